@@ -1,0 +1,411 @@
+//! Requests and answers, as JSON carries them.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+/// A cluster's identity: the id of its root stack, or the UID of `kube-system` in drop-in use.
+pub type ClusterId = uuid::Uuid;
+
+/// Transport protocols of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+    /// RFC 9260.
+    Sctp,
+}
+
+/// `PUT /clusters/{cluster}`: registers a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterRequest {
+    /// A name for people; need not be unique.
+    pub name: String,
+    /// Id of the Neutron network that the cluster's nodes are on.
+    pub network: String,
+}
+
+/// A registered cluster and what was allocated for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Its identity.
+    pub id: ClusterId,
+    /// The name it was registered with.
+    pub name: String,
+    /// The Keystone project that owns it.
+    pub project: String,
+    /// Id of the Neutron network that its nodes are on.
+    pub network: String,
+    /// The range its pods' addresses come from; unique on the layer-2 segment.
+    pub pod_range: IpNetwork,
+    /// The aligned blocks of the VIP range that are this cluster's.
+    pub vip_blocks: Vec<IpNetwork>,
+    /// Where health checks of its nodes come from; its security group must admit them.
+    pub check_sources: Vec<IpNetwork>,
+    /// Whether it is going away: nothing new is taken.
+    pub deleting: bool,
+}
+
+/// `GET /clusters/{cluster}`: everything that a cluster owns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// The cluster itself.
+    pub cluster: Cluster,
+    /// Its VIPs by name.
+    pub addresses: BTreeMap<String, Address>,
+    /// Its pools by name.
+    pub pools: BTreeMap<String, Pool>,
+    /// Its load balancers by name.
+    pub load_balancers: BTreeMap<String, LoadBalancer>,
+    /// The Neutron ports that it asked address pairs for, by port id.
+    pub node_ports: BTreeMap<String, NodePort>,
+    /// The highest count of Lease transitions that a batch carried; a lower one is refused.
+    pub lease_transitions: u64,
+}
+
+/// Address families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
+pub enum Family {
+    /// IPv4.
+    #[default]
+    #[serde(rename = "IPv4")]
+    V4,
+    /// IPv6.
+    #[serde(rename = "IPv6")]
+    V6,
+}
+
+/// `PUT .../addresses/{name}`: asks for a VIP.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddressRequest {
+    /// A certain address of the cluster's blocks; without it, any that is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The family, where no address is named.
+    #[serde(default)]
+    pub family: Family,
+}
+
+/// A VIP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub address: IpAddr,
+}
+
+/// How members of a pool are checked. The device takes an unhealthy member out, never in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Check {
+    /// A TCP connection to the port is accepted.
+    Tcp {
+        /// Port on the member, 1 to 65,535.
+        port: u16,
+    },
+    /// A GET is answered with a status from 200 to 299.
+    Http {
+        /// Port on the member, 1 to 65,535.
+        port: u16,
+        /// Path of the request.
+        path: String,
+    },
+}
+
+/// `PUT .../pools/{name}`: a set of nodes. With `members` the set is replaced; without, it is kept, for
+/// pools whose members are written one by one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolRequest {
+    /// Members by name (the node's).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<BTreeMap<String, MemberRequest>>,
+    /// How members are checked; without one, every member counts as healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Check>,
+}
+
+/// A pool as it stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// Members by name.
+    pub members: BTreeMap<String, Member>,
+    /// How members are checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Check>,
+}
+
+/// `PUT .../members/{name}`: a node of a pool. Its address must be a fixed address of a port of a server
+/// in the caller's project, on the cluster's network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberRequest {
+    /// The node's own address.
+    pub address: IpAddr,
+    /// Share of new flows relative to others; 0 takes none.
+    #[serde(default = "one")]
+    pub weight: u16,
+    /// Keeps its flows, takes no new ones.
+    #[serde(default)]
+    pub draining: bool,
+    /// Id of the Neutron port, if known; where it is given, it must carry the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+}
+
+fn one() -> u16 {
+    1
+}
+
+/// A member as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The node's own address.
+    pub address: IpAddr,
+    /// The MAC address of its Neutron port, to which packets are sent.
+    pub mac: String,
+    /// Share of new flows relative to others.
+    pub weight: u16,
+    /// Keeps its flows, takes no new ones.
+    pub draining: bool,
+    /// What the device last saw; none before the first check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<bool>,
+    /// Why it is not healthy, in the device's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How flows are spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum Affinity {
+    /// By addresses and ports.
+    #[default]
+    None,
+    /// By the client's address alone.
+    #[serde(rename = "ClientIP")]
+    ClientIp,
+}
+
+/// One port of a load balancer. Under direct server return no port is translated: members answer on it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port, 1 to 65,535.
+    pub port: u16,
+    /// Name of the pool behind it.
+    pub pool: String,
+}
+
+/// `PUT .../load-balancers/{name}`: a VIP's listeners.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadBalancerRequest {
+    /// Name of one of the cluster's addresses.
+    pub address: String,
+    /// Its ports.
+    pub listeners: Vec<Listener>,
+    /// Clients that are let in; empty for everybody.
+    #[serde(default)]
+    pub source_ranges: Vec<IpNetwork>,
+    /// How flows are spread.
+    #[serde(default)]
+    pub affinity: Affinity,
+}
+
+/// A load balancer as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadBalancer {
+    /// Name of its address.
+    pub address: String,
+    /// The address itself.
+    pub vip: IpAddr,
+    /// Its ports.
+    pub listeners: Vec<Listener>,
+    /// Clients that are let in; empty for everybody.
+    pub source_ranges: Vec<IpNetwork>,
+    /// How flows are spread.
+    pub affinity: Affinity,
+    /// Whether the device has it as it stands here.
+    pub applied: bool,
+    /// What the device said where it has it not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `PUT .../node-ports/{port}`: what one Neutron port of the caller's project may send from, besides its
+/// own addresses. Each asker names itself, and the union of all askers' wishes is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodePortRequest {
+    /// Who asks (`heat`, `controller`).
+    pub asker: String,
+    /// Ranges within the cluster's pod range.
+    #[serde(default)]
+    pub pod_ranges: Vec<IpNetwork>,
+    /// Names of addresses of the cluster, each as a pair of its own.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// All of the cluster's VIP blocks.
+    #[serde(default)]
+    pub vip_blocks: bool,
+}
+
+/// A node's port as it stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePort {
+    /// The address pairs that `ake-api` has written there.
+    pub pairs: Vec<IpNetwork>,
+}
+
+/// `PUT .../bundles/{role}`: a sealed bundle of a role's configuration and secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundleRequest {
+    /// The claim's id: 32 to 128 characters of `A-Z a-z 0-9 _ -`, hard to guess.
+    pub claim: String,
+    /// The bundle, encrypted with a key that only the nodes have; base64.
+    pub ciphertext: String,
+}
+
+/// `POST /claims/{claim}`: the bundle, to a server of that cluster and role, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bundle {
+    /// As it was stored; base64.
+    pub ciphertext: String,
+}
+
+/// One write of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "write", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Write {
+    /// As `PUT .../addresses/{name}`.
+    PutAddress {
+        /// Its name.
+        name: String,
+        /// What is asked for.
+        request: AddressRequest,
+    },
+    /// As `DELETE .../addresses/{name}`.
+    DeleteAddress {
+        /// Its name.
+        name: String,
+    },
+    /// As `PUT .../pools/{name}`.
+    PutPool {
+        /// Its name.
+        name: String,
+        /// What is asked for.
+        request: PoolRequest,
+    },
+    /// As `DELETE .../pools/{name}`.
+    DeletePool {
+        /// Its name.
+        name: String,
+    },
+    /// As `PUT .../load-balancers/{name}`.
+    PutLoadBalancer {
+        /// Its name.
+        name: String,
+        /// What is asked for.
+        request: LoadBalancerRequest,
+    },
+    /// As `DELETE .../load-balancers/{name}`.
+    DeleteLoadBalancer {
+        /// Its name.
+        name: String,
+    },
+    /// As `PUT .../node-ports/{port}`.
+    PutNodePort {
+        /// Id of the Neutron port.
+        port: String,
+        /// What is asked for.
+        request: NodePortRequest,
+    },
+    /// As `DELETE .../node-ports/{port}`.
+    DeleteNodePort {
+        /// Id of the Neutron port.
+        port: String,
+        /// Who asked.
+        asker: String,
+    },
+}
+
+/// `POST .../batch`: writes that take effect together or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// `leaseTransitions` of the writer's Lease; a lower one than was seen is refused with 412.
+    pub lease_transitions: u64,
+    /// The ETag that the writer planned from; another one is refused with 412.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_match: Option<String>,
+    /// In this order.
+    pub writes: Vec<Write>,
+}
+
+/// What an error says, in words for whoever asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A word for programs: `not-found`, `conflict`, `invalid`, `forbidden`, `exhausted`, `deposed`,
+    /// `stale`, `deleting`, `unauthorized`, `unavailable`.
+    pub code: String,
+    /// Names the field, its value and what was expected.
+    pub message: String,
+    /// The field, where one is at fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_reads_back_as_it_was_written() {
+        let batch = Batch {
+            lease_transitions: 3,
+            if_match: Some("\"7\"".into()),
+            writes: vec![
+                Write::PutAddress { name: "a".into(), request: AddressRequest::default() },
+                Write::PutPool {
+                    name: "nodes".into(),
+                    request: PoolRequest {
+                        members: Some(BTreeMap::from([(
+                            "w0".into(),
+                            MemberRequest {
+                                address: "192.0.2.7".parse().unwrap(),
+                                weight: 1,
+                                draining: false,
+                                port: None,
+                            },
+                        )])),
+                        check: Some(Check::Http { port: 10256, path: "/healthz".into() }),
+                    },
+                },
+                Write::DeleteLoadBalancer { name: "b".into() },
+            ],
+        };
+        let text = serde_json::to_string(&batch).unwrap();
+        assert_eq!(serde_json::from_str::<Batch>(&text).unwrap(), batch);
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_by_name() {
+        let error = serde_json::from_str::<MemberRequest>(r#"{"address":"192.0.2.7","wieght":2}"#).unwrap_err();
+        assert!(error.to_string().contains("wieght"), "{error}");
+    }
+
+    #[test]
+    fn a_member_without_a_weight_counts_once() {
+        let member: MemberRequest = serde_json::from_str(r#"{"address":"192.0.2.7"}"#).unwrap();
+        assert_eq!((member.weight, member.draining), (1, false));
+    }
+}

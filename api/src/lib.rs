@@ -1,0 +1,1 @@
+//! ake-api: the only holder of privileged credentials.

@@ -1,0 +1,1 @@
+//! ake-heat: the work behind AKE's Heat resources.

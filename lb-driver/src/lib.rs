@@ -1,0 +1,1 @@
+//! One model of a load balancer, a pure diff, and drivers of devices.

@@ -1,0 +1,1 @@
+//! AKE's own balancer: an XDP data plane behind a versioned state.

@@ -1,0 +1,1 @@
+//! The lab: a cloud on one machine.

@@ -1,0 +1,1 @@
+//! Scenarios, proofs and benchmarks over the lab.
