@@ -1,0 +1,3 @@
+//! The cloud controller manager: nodes, load balancers and volumes of one cluster.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Nodes: addresses, provider id, labels, address pairs, and life cycle.

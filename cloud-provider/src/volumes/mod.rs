@@ -1,0 +1,1 @@
+//! Cinder volumes: provisioning, attaching, and the CSI node service.
