@@ -1,0 +1,3 @@
+//! `ake-lab`: starts, shows and ends a lab.
+
+fn main() {}
