@@ -1,0 +1,30 @@
+# `make demo` and `make test` are the two commands of the README; each installs what it needs first.
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench check setup build image lab-down
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup:  ## install what is missing (says what and why)
+	@tools/setup
+
+build: setup  ## AKE's programs
+	@cargo build --workspace --bins --quiet
+
+image: build  ## what a node boots from; prints its folder
+	@tools/image
+
+demo: image  ## a cloud on this machine, a cluster in it, every proof
+	@cargo run --quiet -p scenarios --bin ake-demo
+
+test: image  ## format, lints, docs, unit tests, and the scenarios on a lab
+	@tools/test
+
+bench: image  ## sizes and times, written to docs/reference/performance.md
+	@cargo run --quiet -p scenarios --bin ake-bench
+
+check: setup  ## the fast part of `test`: no lab
+	@tools/test --no-lab
+
+lab-down:  ## end every lab of this machine
+	@cargo run --quiet -p ake-lab -- down --all
