@@ -1,0 +1,159 @@
+//! What a device must be able to do.
+
+use std::{collections::BTreeMap, pin::Pin, time::Duration};
+
+use crate::{
+    diff::Change,
+    model::{Endpoint, Owner, State, Version},
+};
+
+/// What a driver's calls give: boxed, so that drivers of different devices stand side by side.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, DriverError>> + Send + 'a>>;
+
+/// A device, or a pair of them that is managed as one.
+///
+/// Observe with [`read`](Driver::read), plan with [`diff`](crate::diff::diff), act with
+/// [`apply`](Driver::apply) unless the plan is empty.
+pub trait Driver: Send + Sync {
+    /// What the device can do; asked once, without IO.
+    fn capabilities(&self) -> Capabilities;
+
+    /// What the device has of ours. Objects of others are never part of it.
+    fn read(&self) -> Answer<'_, State>;
+
+    /// Takes the device from what [`read`](Driver::read) gave to `wanted`. A device that takes whole states
+    /// needs no more than `wanted`; one that is changed step by step follows `changes` in their order.
+    fn apply<'a>(&'a self, wanted: &'a State, changes: &'a [Change]) -> Answer<'a, ()>;
+
+    /// Health and counters.
+    fn status(&self) -> Answer<'_, Status>;
+}
+
+/// What a device can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// IPv6 VIPs.
+    pub ipv6: bool,
+    /// SCTP listeners.
+    pub sctp: bool,
+    /// Several listeners on one pool; where not, the plan expands pools.
+    pub shared_pools: bool,
+    /// Keeps a draining member's flows.
+    pub drain: bool,
+    /// Members of different weight.
+    pub weights: bool,
+    /// Source ranges.
+    pub source_ranges: bool,
+    /// Affinity by the client's address.
+    pub client_ip_affinity: bool,
+    /// Keeps the version of what was applied, and refuses an older one.
+    pub versioned: bool,
+}
+
+/// What a device says of itself.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Status {
+    /// The state it holds, if any.
+    pub version: Option<Version>,
+    /// Health and shares, by pool.
+    pub pools: BTreeMap<Owner, PoolStatus>,
+    /// Traffic, by load balancer and port.
+    pub load_balancers: BTreeMap<Owner, BTreeMap<Endpoint, Traffic>>,
+    /// Packets that were dropped, by reason.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// A pool, as the device sees it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PoolStatus {
+    /// Slots of its ring; 0 where no member can take flows.
+    pub ring_size: u32,
+    /// Its members by name.
+    pub members: BTreeMap<String, MemberStatus>,
+}
+
+/// A member, as the device sees it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MemberStatus {
+    /// What the last check said; none before the first.
+    pub healthy: Option<bool>,
+    /// Why it takes no flows.
+    pub reason: Option<String>,
+    /// Slots of the ring that are its own: its share of new flows is `slots / ring_size`.
+    pub slots: u32,
+    /// Flows that began at it since the device took it in.
+    pub new_flows: u64,
+}
+
+/// What passed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets from clients.
+    pub packets: u64,
+    /// Their bytes, from the Ethernet header on.
+    pub bytes: u64,
+}
+
+/// Why a device did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// What the driver was set up with does not serve.
+    #[error("{field}: {problem}")]
+    Settings {
+        /// Which setting.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// No answer: name, network, TLS or deadline.
+    #[error("{device}: no answer: {cause}")]
+    Unreachable {
+        /// The device's URL.
+        device: String,
+        /// What happened, to its root.
+        cause: String,
+    },
+    /// The device holds a newer state.
+    #[error("{device}: refused version {wanted}: it holds {held}")]
+    Stale {
+        /// The device's URL.
+        device: String,
+        /// What was sent.
+        wanted: Version,
+        /// What it holds.
+        held: Version,
+    },
+    /// The device refused, and will refuse again.
+    #[error("{device}: refused: {reason}")]
+    Refused {
+        /// The device's URL.
+        device: String,
+        /// In its words.
+        reason: String,
+    },
+    /// The device failed; it may serve later.
+    #[error("{device}: failed: {reason}")]
+    Failed {
+        /// The device's URL.
+        device: String,
+        /// In its words.
+        reason: String,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// The answer is none that the driver knows.
+    #[error("{device}: {problem}")]
+    Protocol {
+        /// The device's URL.
+        device: String,
+        /// What was not understood.
+        problem: String,
+    },
+}
+
+impl DriverError {
+    /// Whether the same call may succeed later.
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Failed { .. })
+    }
+}

@@ -1,0 +1,3 @@
+//! Drivers by device.
+
+pub mod xdp;

@@ -1,0 +1,162 @@
+//! Between the model and the wire, both ways, without IO.
+
+use std::collections::BTreeMap;
+
+use super::wire;
+use crate::{
+    driver::{MemberStatus, PoolStatus, Status, Traffic},
+    model::{Check, Endpoint, InvalidState, LoadBalancer, Member, Owner, Pool, State},
+};
+
+/// Why a document is no state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidDocument {
+    /// Something stands in it twice.
+    #[error("{what} stands in the document twice")]
+    Twice {
+        /// What.
+        what: String,
+    },
+    /// A check whose path is no path.
+    #[error(
+        "pool {pool}: check path {path:?}: expected /... without spaces or control characters, up to 1024 characters"
+    )]
+    Path {
+        /// Whose check.
+        pool: Owner,
+        /// What stood there.
+        path: String,
+    },
+    /// A state that no device can do.
+    #[error(transparent)]
+    State(#[from] InvalidState),
+}
+
+/// What is sent for a state.
+pub fn document(state: &State) -> wire::Document {
+    wire::Document {
+        version: state.version,
+        pools: state.pools.iter().map(|(owner, pool)| wire_pool(owner, pool)).collect(),
+        load_balancers: state.load_balancers.iter().map(|(owner, lb)| wire_balancer(owner, lb)).collect(),
+    }
+}
+
+/// What a document says, once it was checked.
+pub fn state(document: &wire::Document) -> Result<State, InvalidDocument> {
+    let mut state = State { version: document.version, ..State::default() };
+    for pool in &document.pools {
+        if state.pools.insert(pool.owner.clone(), model_pool(pool)?).is_some() {
+            return Err(InvalidDocument::Twice { what: format!("pool {}", pool.owner) });
+        }
+    }
+    for balancer in &document.load_balancers {
+        if state.load_balancers.insert(balancer.owner.clone(), model_balancer(balancer)?).is_some() {
+            return Err(InvalidDocument::Twice { what: format!("load balancer {}", balancer.owner) });
+        }
+    }
+    state.check()?;
+    Ok(state)
+}
+
+/// What a status document says.
+pub fn status(document: wire::StatusDocument) -> Status {
+    let pool = |pool: wire::PoolStatus| {
+        let members = pool.members.into_iter().map(|member| (member.name.clone(), member_status(member)));
+        (pool.owner, PoolStatus { ring_size: pool.ring_size, members: members.collect() })
+    };
+    let balancer = |balancer: wire::LoadBalancerStatus| {
+        let listeners = balancer.listeners.into_iter().map(|listener| {
+            let endpoint = Endpoint { protocol: listener.protocol, port: listener.port };
+            (endpoint, Traffic { packets: listener.packets, bytes: listener.bytes })
+        });
+        (balancer.owner, listeners.collect::<BTreeMap<_, _>>())
+    };
+    Status {
+        version: document.version,
+        pools: document.pools.into_iter().map(pool).collect(),
+        load_balancers: document.load_balancers.into_iter().map(balancer).collect(),
+        drops: document.drops,
+    }
+}
+
+fn member_status(member: wire::MemberStatus) -> MemberStatus {
+    MemberStatus {
+        healthy: member.healthy,
+        reason: member.reason,
+        slots: member.slots,
+        new_flows: member.new_flows,
+    }
+}
+
+fn wire_pool(owner: &Owner, pool: &Pool) -> wire::Pool {
+    let member = |(name, member): (&String, &Member)| wire::Member {
+        name: name.clone(),
+        address: member.address,
+        mac: member.mac,
+        weight: member.weight,
+        draining: member.draining,
+    };
+    wire::Pool {
+        owner: owner.clone(),
+        members: pool.members.iter().map(member).collect(),
+        check: pool.check.as_ref().map(|check| match check {
+            Check::Tcp { port } => wire::Check::Tcp { port: *port },
+            Check::Http { port, path } => wire::Check::Http { port: *port, path: path.clone() },
+        }),
+    }
+}
+
+fn model_pool(pool: &wire::Pool) -> Result<Pool, InvalidDocument> {
+    let mut members = BTreeMap::new();
+    for wire::Member { name, address, mac, weight, draining } in &pool.members {
+        let member = Member { address: *address, mac: *mac, weight: *weight, draining: *draining };
+        if members.insert(name.clone(), member).is_some() {
+            return Err(InvalidDocument::Twice { what: format!("pool {}: member {name:?}", pool.owner) });
+        }
+    }
+    let check = match &pool.check {
+        None => None,
+        Some(wire::Check::Tcp { port }) => Some(Check::Tcp { port: *port }),
+        Some(wire::Check::Http { port, path }) => {
+            let fits =
+                path.starts_with('/') && path.len() <= 1024 && path.bytes().all(|b| b.is_ascii_graphic());
+            if !fits {
+                return Err(InvalidDocument::Path { pool: pool.owner.clone(), path: path.clone() });
+            }
+            Some(Check::Http { port: *port, path: path.clone() })
+        }
+    };
+    Ok(Pool { members, check })
+}
+
+fn wire_balancer(owner: &Owner, balancer: &LoadBalancer) -> wire::LoadBalancer {
+    let listener = |(endpoint, pool): (&Endpoint, &Owner)| wire::Listener {
+        protocol: endpoint.protocol,
+        port: endpoint.port,
+        pool: pool.clone(),
+    };
+    wire::LoadBalancer {
+        owner: owner.clone(),
+        vip: balancer.vip,
+        listeners: balancer.listeners.iter().map(listener).collect(),
+        source_ranges: balancer.source_ranges.iter().copied().collect(),
+        affinity: balancer.affinity,
+    }
+}
+
+fn model_balancer(balancer: &wire::LoadBalancer) -> Result<LoadBalancer, InvalidDocument> {
+    let mut listeners = BTreeMap::new();
+    for wire::Listener { protocol, port, pool } in &balancer.listeners {
+        let endpoint = Endpoint { protocol: *protocol, port: *port };
+        if listeners.insert(endpoint, pool.clone()).is_some() {
+            let what = format!("load balancer {}: listener {endpoint}", balancer.owner);
+            return Err(InvalidDocument::Twice { what });
+        }
+    }
+    Ok(LoadBalancer {
+        vip: balancer.vip,
+        listeners,
+        source_ranges: balancer.source_ranges.iter().copied().collect(),
+        affinity: balancer.affinity,
+    })
+}
