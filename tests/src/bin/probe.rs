@@ -1,0 +1,87 @@
+//! `ake-probe`: sends the traffic of the proofs, from whichever namespace it is started in, and prints what
+//! came of it as one line of JSON. Every loop is bounded in time and count.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Parser, Subcommand};
+use scenarios::traffic;
+
+#[derive(Parser)]
+#[command(about = "Sends the traffic of AKE's proofs and prints what came of it")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Requests at a steady pace
+    Loop {
+        /// Address and port
+        target: SocketAddr,
+        /// Path of the request
+        #[arg(long, default_value = "/")]
+        path: String,
+        /// Requests a second
+        #[arg(long, default_value_t = 20)]
+        rate: u32,
+        /// Longest run, in seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Ends early when this file is there
+        #[arg(long)]
+        until: Option<PathBuf>,
+    },
+    /// Connections one after the other, and who answered
+    Spread {
+        /// Address and port
+        target: SocketAddr,
+        /// Path of the request
+        #[arg(long, default_value = "/hostname")]
+        path: String,
+        /// How many
+        #[arg(long, default_value_t = 1000)]
+        count: u32,
+    },
+    /// Round trips of small requests
+    Latency {
+        /// Address and port
+        target: SocketAddr,
+        /// Path of the request
+        #[arg(long, default_value = "/hostname")]
+        path: String,
+        /// How many
+        #[arg(long, default_value_t = 200)]
+        count: usize,
+    },
+    /// One datagram and its answer
+    Udp {
+        /// Address and port
+        target: SocketAddr,
+        /// What to send
+        text: String,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let text = match Arguments::parse().verb {
+        Verb::Loop { target, path, rate, seconds, until } => {
+            let pace = Duration::from_secs(1) / rate.max(1);
+            let stop = || until.as_ref().is_some_and(|file| file.exists());
+            let length = Duration::from_secs(seconds.min(600));
+            serde_json::to_string(&traffic::request_loop(target, &path, pace, length, stop))?
+        }
+        Verb::Spread { target, path, count } => {
+            serde_json::to_string(&traffic::spread(target, &path, count.min(100_000)))?
+        }
+        Verb::Latency { target, path, count } => {
+            serde_json::to_string(&traffic::latency(target, &path, count.min(100_000)))?
+        }
+        Verb::Udp { target, text } => match traffic::udp(target, &text) {
+            Ok((answer, from)) => serde_json::json!({"answer": answer, "from": from}).to_string(),
+            Err(complaint) => anyhow::bail!("{target}: {complaint}"),
+        },
+    };
+    println!("{text}");
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! What direct server return promises of a Service.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::Result;
+
+use super::{Background, Counters, target};
+use crate::{
+    cluster::{Cluster, probe},
+    report::Report,
+    traffic::Spread,
+    wait_for,
+};
+
+/// Waits until a VIP answers a good request.
+pub fn reachable(cluster: &Cluster<'_>, vip: IpAddr) -> Result<()> {
+    wait_for(&format!("an answer from {vip}:80"), Duration::from_secs(30), || {
+        let seen: Spread = probe(cluster.lab, &["spread", &target(vip, 80), "--count", "1"])?;
+        Ok((seen.lost == 0).then_some(()))
+    })
+}
+
+/// The answer carries the VIP as its source, TCP and UDP.
+pub fn answers_from_vip(cluster: &Cluster<'_>, vip: IpAddr, report: &mut Report) -> Result<()> {
+    let counters = Counters::start(
+        cluster.lab,
+        "answers",
+        &[&format!("ip saddr {vip} tcp sport 80"), "ip daddr 198.51.100.2 tcp sport 8080"],
+    )?;
+    let seen: Spread = probe(cluster.lab, &["spread", &target(vip, 80), "--count", "20"])?;
+    let counts = counters.read()?;
+    let datagram: serde_json::Value = probe(cluster.lab, &["udp", &target(vip, 81), "hostname"])?;
+    let from = datagram["from"].as_str().unwrap_or_default();
+    report.proof(
+        "the answer comes from the VIP",
+        format!("{} answers of 20 lost {}; {} frames from {vip}:80, {} from a pod's port; UDP from {from}",
+            20 - seen.lost, seen.lost, counts[0], counts[1]),
+        seen.lost == 0 && counts[0] > 0 && counts[1] == 0 && from == target(vip, 81),
+    );
+    Ok(())
+}
+
+/// The balancer's port carries requests and no answer.
+pub fn past_the_balancer(cluster: &Cluster<'_>, vip: IpAddr, report: &mut Report) -> Result<()> {
+    let port = "iifname \"p-balancer\"";
+    let counters = Counters::start(
+        cluster.lab,
+        "balancer",
+        &[
+            &format!("{port} ip daddr {vip}"),
+            &format!("{port} ip saddr {vip}"),
+            &format!("iifname != \"p-balancer\" ip saddr {vip}"),
+        ],
+    )?;
+    let _: Spread = probe(cluster.lab, &["spread", &target(vip, 80), "--count", "100"])?;
+    let counts = counters.read()?;
+    report.proof(
+        "of the frames to or from a VIP the balancer sends only requests",
+        format!("{} requests and {} answers left its port; {} answers went past it", counts[0], counts[1], counts[2]),
+        counts[0] > 0 && counts[1] == 0 && counts[2] > 0,
+    );
+    Ok(())
+}
+
+/// With the Local policy the pod sees the client.
+pub fn client_address(cluster: &Cluster<'_>, vip: IpAddr, report: &mut Report) -> Result<()> {
+    let seen: Spread = probe(cluster.lab, &["spread", &target(vip, 80), "--path", "/clientip", "--count", "20"])?;
+    let clients: Vec<_> =
+        seen.answers.keys().map(|a| a.rsplit_once(':').map_or(a.as_str(), |(host, _)| host)).collect();
+    report.proof(
+        "with externalTrafficPolicy Local the pod sees the client's address",
+        format!("{} answers, {} lost, clients seen: {:?}", 20 - seen.lost, seen.lost, distinct(&clients)),
+        seen.lost == 0 && clients.iter().all(|client| *client == "198.51.100.2") && !clients.is_empty(),
+    );
+    Ok(())
+}
+
+/// 1,000 connections fall on the nodes as the ring says: the pods' own count against the balancer's shares.
+pub fn ring(cluster: &Cluster<'_>, vip: IpAddr, report: &mut Report) -> Result<()> {
+    let pods = cluster.pods("app=web")?;
+    let before = shares(cluster, vip)?;
+    let seen: Spread = probe(cluster.lab, &["spread", &target(vip, 80), "--count", "1000"])?;
+    let after = shares(cluster, vip)?;
+    let mut holds = seen.lost == 0 && !after.is_empty();
+    let mut told = Vec::new();
+    for (node, (slots, share, flows)) in &after {
+        let pod = pods.iter().find(|(_, on, _)| on == node).map(|(name, ..)| name.clone()).unwrap_or_default();
+        let answered = seen.answers.get(&pod).copied().unwrap_or_default();
+        let counted = flows - before.get(node).map_or(0, |(_, _, flows)| *flows);
+        // Four standard deviations of a binomial: wrong once in 16,000 runs.
+        let expected = 1000.0 * share;
+        let slack = 4.0 * (1000.0 * share * (1.0 - share)).sqrt();
+        holds &= (f64::from(answered) - expected).abs() <= slack && u64::from(answered) == counted;
+        told.push(format!("{node}: {slots} ring slots, {expected:.0} expected, {counted} sent, {answered} answered"));
+    }
+    report.proof("1,000 connections fall on the nodes as the ring says", told.join("; "), holds);
+    Ok(())
+}
+
+type Shares = std::collections::BTreeMap<String, (u64, f64, u64)>;
+
+/// Per member of the VIP's pool behind port 80: slots of the ring, its share, flows so far.
+fn shares(cluster: &Cluster<'_>, vip: IpAddr) -> Result<Shares> {
+    let status = cluster.lab.balancer_status()?;
+    let mut found: Vec<(String, u64, u64)> = Vec::new();
+    for pool in status["load_balancers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|lb| lb["vip"] == vip.to_string())
+        .flat_map(|lb| lb["listeners"].as_array().cloned().unwrap_or_default())
+        .filter(|listener| listener["port"] == 80)
+        .filter_map(|listener| listener["pool"].as_str().map(ToOwned::to_owned))
+    {
+        for (name, member) in status["pools"][&pool]["members"].as_object().into_iter().flatten() {
+            let number = |key: &str| member[key].as_u64().unwrap_or_default();
+            found.push((name.clone(), number("slots"), number("new_flows")));
+        }
+    }
+    let all: u64 = found.iter().map(|(_, slots, _)| slots).sum();
+    Ok(found
+        .into_iter()
+        .map(|(name, slots, flows)| (name, (slots, slots as f64 / all.max(1) as f64, flows)))
+        .collect())
+}
+
+/// A worker is stopped under a request loop: how many requests are lost, and until when.
+pub fn stopped_worker(
+    cluster: &Cluster<'_>,
+    vip: IpAddr,
+    server: &str,
+    tenant: &crate::tenant::Tenant<'_>,
+    report: &mut Report,
+) -> Result<()> {
+    let running = Background::start(cluster.lab, &target(vip, 80), "/hostname", 50)?;
+    std::thread::sleep(Duration::from_secs(2));
+    report.command(&format!("openstack server stop {server}"));
+    tenant.openstack(&["server", "stop", server])?;
+    std::thread::sleep(Duration::from_secs(12));
+    let seen = running.end()?;
+    let calm: Spread = probe(cluster.lab, &["spread", &target(vip, 80), "--count", "100"])?;
+    report.proof(
+        "a worker is stopped under a request loop",
+        format!(
+            "{} of {} requests lost, {:.1} s until none fails, then {} of 100 lost",
+            seen.lost,
+            seen.sent,
+            seen.seconds_of_loss(),
+            calm.lost
+        ),
+        calm.lost == 0 && seen.sent > seen.lost,
+    );
+    tenant.openstack(&["server", "start", server])?;
+    wait_for(&format!("{server} Ready again"), Duration::from_secs(120), || {
+        Ok(cluster.ready_nodes()?.contains(&server.to_owned()).then_some(()))
+    })
+}
+
+fn distinct<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    let mut words = words.to_vec();
+    words.sort_unstable();
+    words.dedup();
+    words
+}
