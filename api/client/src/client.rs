@@ -101,8 +101,11 @@ impl Client {
     /// A client of the service at `base` (`https://host:port`, with or without `/v1`). `ca` is a PEM bundle
     /// that is trusted besides the system's. Without `tokens` only claims can be redeemed.
     pub fn new(base: &str, ca: Option<&[u8]>, tokens: Option<Box<dyn TokenSource>>) -> Result<Self, Error> {
-        let mut builder =
-            reqwest::Client::builder().timeout(DEADLINE).connect_timeout(Duration::from_secs(5)).use_rustls_tls();
+        let mut builder = reqwest::Client::builder()
+            .user_agent(user_agent())
+            .timeout(DEADLINE)
+            .connect_timeout(Duration::from_secs(5))
+            .use_rustls_tls();
         if let Some(pem) = ca {
             let certificates =
                 reqwest::Certificate::from_pem_bundle(pem).map_err(|e| Error::Ca(innermost(&e)))?;
@@ -279,6 +282,13 @@ impl Client {
 
 async fn read<T: DeserializeOwned>(method: Method, path: String, answer: reqwest::Response) -> Result<T, Error> {
     answer.json().await.map_err(|e| Error::Unreadable { method, path, reason: innermost(&e) })
+}
+
+/// The running program's name and this package's version, as logs of the service show them.
+fn user_agent() -> String {
+    let program = std::env::current_exe().ok();
+    let name = program.as_deref().and_then(|path| path.file_name()).and_then(|name| name.to_str());
+    format!("{}/{}", name.unwrap_or("ake"), env!("CARGO_PKG_VERSION"))
 }
 
 /// The cause at the bottom, which says most ("connection refused", "certificate expired").

@@ -310,6 +310,22 @@ pub enum Write {
         /// Its name.
         name: String,
     },
+    /// As `PUT .../pools/{pool}/members/{name}`.
+    PutMember {
+        /// Name of the pool.
+        pool: String,
+        /// Its name.
+        name: String,
+        /// What is asked for.
+        request: MemberRequest,
+    },
+    /// As `DELETE .../pools/{pool}/members/{name}`.
+    DeleteMember {
+        /// Name of the pool.
+        pool: String,
+        /// Its name.
+        name: String,
+    },
     /// As `PUT .../load-balancers/{name}`.
     PutLoadBalancer {
         /// Its name.
