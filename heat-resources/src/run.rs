@@ -1,0 +1,243 @@
+//! One step of a resource's life: observe, plan, apply, until nothing is left to do.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use openstack_client::{
+    CloudConfig, LoginError, Session,
+    config::{Auth, CredentialId},
+};
+
+use crate::{
+    access_rules,
+    authority::{self, Authority},
+    bundle::{self, Claims},
+    config::{self, Config},
+    document::{Answer, Request, Verb},
+    plan::{Invalid, Resource, Step},
+    resources::{
+        self, Any,
+        credentials::{self, CLAIMS, CREDENTIAL_ID, CREDENTIAL_SECRET},
+    },
+    world::{self, World},
+};
+
+/// Looks at the world in one call; a plan that still has steps then does not come to an end.
+const ROUNDS: u32 = 4;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request.
+    #[error(transparent)]
+    Request(#[from] resources::Error),
+    /// A value.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The operator's configuration.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// OpenStack or ake-api, while doing a step.
+    #[error("{step}: {reason}")]
+    Step {
+        /// What was done.
+        step: String,
+        /// What it said.
+        reason: world::Error,
+    },
+    /// OpenStack or ake-api, while looking.
+    #[error(transparent)]
+    World(#[from] world::Error),
+    /// The cluster's keys.
+    #[error(transparent)]
+    Authority(#[from] authority::Error),
+    /// The nodes' bundles.
+    #[error(transparent)]
+    Bundle(#[from] bundle::Error),
+    /// A wait that took too long.
+    #[error("gave up after {waited} s: {reason}")]
+    TooLong {
+        /// How long it was.
+        waited: u64,
+        /// What was waited for.
+        reason: String,
+    },
+    /// The resource is not as it should be.
+    #[error("{0}")]
+    Missing(String),
+    /// What was written is not what is read.
+    #[error("ake-api does not keep what it is given: {0}")]
+    Unsettled(String),
+    /// The tenant's application credential.
+    #[error("{field} (hidden parameter {parameter}): {reason}")]
+    Credential {
+        /// The property.
+        field: &'static str,
+        /// The parameter that it names.
+        parameter: String,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+    /// Our own list of calls.
+    #[error("access-rules.json: {0}")]
+    AccessRules(#[from] serde_json::Error),
+}
+
+/// Does what a request asks for.
+pub async fn run(config: &Config, request: &Request) -> Result<Answer, Error> {
+    match resources::parse(request)? {
+        Any::Planned(resource) => {
+            let world = World::connect(config, &request.cloud).await?;
+            planned(&world, resource.as_ref(), request).await
+        }
+        Any::Credentials(properties) => keys(config, &properties, request).await,
+    }
+}
+
+async fn planned(
+    world: &World,
+    resource: &(dyn Resource + Send + Sync),
+    request: &Request,
+) -> Result<Answer, Error> {
+    let cluster = resource.cluster();
+    let deleting = matches!(request.verb, Verb::Delete | Verb::CheckDelete);
+    let wide = deleting && resource.outlives_servers();
+    if request.verb == Verb::LiveState {
+        let seen = world.observe(cluster, false, false).await?;
+        return match resource.missing(&seen) {
+            Some(what) => Err(Error::Missing(what)),
+            None => {
+                Ok(Answer { done: true, attributes: Some(resource.attributes(&seen)), ..Answer::default() })
+            }
+        };
+    }
+    let mut event = None;
+    let mut left = Vec::new();
+    for round in 0..ROUNDS {
+        let seen = world.observe(cluster, request.verb.begins() && round == 0, wide).await?;
+        let plan = if deleting { resource.unwanted(&seen) } else { resource.wanted(&seen)? };
+        event = plan.event.or(event);
+        if let Some(wait) = plan.wait {
+            let waited = request.waited.max(0.0) as u64;
+            if Duration::from_secs(waited) >= wait.limit {
+                return Err(Error::TooLong { waited, reason: wait.reason });
+            }
+            return Ok(Answer { again: wait.again.as_secs() as u32, event, ..Answer::default() });
+        }
+        if plan.steps.is_empty() {
+            let attributes = (!deleting).then(|| resource.attributes(&seen));
+            return Ok(Answer { done: true, attributes, event, ..Answer::default() });
+        }
+        for step in &plan.steps {
+            apply(world, cluster, step).await?;
+        }
+        left = plan.steps;
+    }
+    Err(Error::Unsettled(left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))
+}
+
+async fn apply(world: &World, cluster: ake_api_client::ClusterId, step: &Step) -> Result<(), Error> {
+    world.apply(cluster, step).await.map_err(|reason| Error::Step { step: step.to_string(), reason })
+}
+
+async fn keys(
+    config: &Config,
+    properties: &credentials::Properties,
+    request: &Request,
+) -> Result<Answer, Error> {
+    let done = Answer { done: true, ..Answer::default() };
+    if !matches!(request.verb, Verb::Create | Verb::Update) {
+        // The bundles go with the cluster, the keys with Heat's data.
+        return Ok(done);
+    }
+    let authority = match Authority::restore(&request.secrets)? {
+        Some(kept) => kept,
+        None => Authority::generate(&properties.name)?,
+    };
+    let certificate = authority.sign(&properties.admin_csr)?;
+    let world = World::connect(config, &request.cloud).await?;
+    let cloud = bundle::Cloud {
+        auth_url: request.cloud.auth_url.clone(),
+        region: request.cloud.region.clone(),
+        application_credential_id: hidden(request, CREDENTIAL_ID, &properties.application_credential_id)?,
+        application_credential_secret: hidden(
+            request,
+            CREDENTIAL_SECRET,
+            &properties.application_credential_secret,
+        )?,
+        ca: config.cloud_ca()?,
+    };
+    verify(config, properties, &cloud, &world.session().project_id()).await?;
+    let claims = match request.secrets.get(CLAIMS) {
+        Some(kept) => serde_json::from_str(kept).map_err(bundle::Error::from)?,
+        None => Claims::generate()?,
+    };
+    for (role, sealed) in bundle::bundles(properties.cluster, &authority, &claims, &cloud)? {
+        apply(&world, properties.cluster, &Step::PutBundle(role, sealed)).await?;
+    }
+    let mut secrets: BTreeMap<String, String> = authority.keep();
+    secrets.insert(CLAIMS.to_owned(), serde_json::to_string(&claims).map_err(bundle::Error::from)?);
+    Ok(Answer {
+        attributes: Some(credentials::attributes(authority.certificate(), &certificate)),
+        secrets,
+        ..done
+    })
+}
+
+fn hidden(request: &Request, field: &'static str, parameter: &str) -> Result<String, Error> {
+    let value = request.hidden.get(field).map(|value| value.trim()).unwrap_or_default();
+    if value.is_empty() {
+        let reason = "is empty: expected a value of `openstack application credential create`".to_owned();
+        return Err(Error::Credential { field, parameter: parameter.to_owned(), reason });
+    }
+    Ok(value.to_owned())
+}
+
+/// Logs in as the cluster will, and looks at what the credential allows.
+async fn verify(
+    config: &Config,
+    properties: &credentials::Properties,
+    cloud: &bundle::Cloud,
+    project: &str,
+) -> Result<(), Error> {
+    let wrong = |reason: String| Error::Credential {
+        field: CREDENTIAL_ID,
+        parameter: properties.application_credential_id.clone(),
+        reason,
+    };
+    let mut login = CloudConfig::new(
+        &cloud.auth_url,
+        Auth::ApplicationCredential {
+            id: CredentialId::Id(cloud.application_credential_id.clone()),
+            secret: cloud.application_credential_secret.clone().into(),
+        },
+    );
+    login.region.clone_from(&cloud.region);
+    login.ca_file.clone_from(&config.cloud_ca_file);
+    let session = match Session::connect(&login).await {
+        Ok(session) => session,
+        Err(openstack_client::Error::Login(LoginError::ApplicationCredentialRefused { message, .. })) => {
+            return Err(wrong(format!(
+                "Keystone refuses the application credential ({}): expected one that exists, has not expired, and \
+                 whose secret is in hidden parameter {}",
+                message.trim_end_matches('.'),
+                properties.application_credential_secret,
+            )));
+        }
+        Err(error) => return Err(wrong(error.to_string())),
+    };
+    let info = session.whoami();
+    if session.project_id() != project {
+        let reason =
+            format!("is of project {}: expected one of the stack's project, {project}", session.project_id());
+        return Err(wrong(reason));
+    }
+    let required = access_rules::required()?;
+    let rules = info.application_credential.and_then(|credential| credential.access_rules);
+    if let Some(missing) = rules.as_deref().and_then(|rules| access_rules::first_missing(rules, &required)) {
+        return Err(wrong(format!(
+            "has no access rule for {} {} of service {}: expected the rules of templates/access-rules.json",
+            missing.method, missing.path, missing.service,
+        )));
+    }
+    Ok(())
+}
