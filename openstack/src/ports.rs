@@ -128,6 +128,9 @@ pub struct NewPort {
     /// Whether it is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_state_up: Option<bool>,
+    /// Whether the switch checks what it sends; it does unless this is false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port_security_enabled: Option<bool>,
 }
 
 /// What to change on a port; what is absent stays.
