@@ -1,0 +1,422 @@
+//! The operator's configuration: one TOML file.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnetwork::IpNetwork;
+use serde::Deserialize;
+
+use crate::decide::{
+    blocks::VipRange,
+    ranges::{Span, is_canonical},
+};
+
+/// A configuration that works once its values are the site's own; every key stands in it.
+pub const EXAMPLE: &str = include_str!("../example.toml");
+
+/// Where the configuration is unless said otherwise.
+pub const DEFAULT_PATH: &str = "/etc/ake/api.toml";
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("{key} = {path:?}: expected a file that can be read: {reason}")]
+    Unreadable {
+        /// The key that names it.
+        key: String,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// It is not TOML, or has a key that does not exist, or lacks one.
+    #[error("{}: {reason}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        reason: String,
+    },
+    /// A value cannot be used.
+    #[error("{key} = {value}: expected {expected}")]
+    Value {
+        /// Its key.
+        key: String,
+        /// The value.
+        value: String,
+        /// What it should be.
+        expected: String,
+    },
+}
+
+/// The whole configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Address and port of the API.
+    pub listen: SocketAddr,
+    /// Address and port of `/metrics`; none without it.
+    pub metrics_listen: Option<SocketAddr>,
+    /// The SQLite database of the wanted state.
+    pub database: PathBuf,
+    /// Every write is a line of JSON here.
+    pub audit_log: PathBuf,
+    /// How often devices and address pairs are compared with what is wanted, besides after every change.
+    #[serde(default = "five_minutes")]
+    pub reconcile_seconds: u64,
+    /// The certificate that clients see.
+    pub tls: Tls,
+    /// Who we are in OpenStack.
+    pub keystone: Keystone,
+    /// The networks that clusters may be on.
+    #[serde(rename = "network")]
+    pub networks: Vec<Network>,
+    /// The balancers.
+    pub device: Device,
+}
+
+/// A certificate.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file of the certificate and those between it and its root.
+    pub certificate: PathBuf,
+    /// PEM file of its key.
+    pub key: PathBuf,
+}
+
+/// The service user, and how tokens of others are looked up.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keystone {
+    /// Keystone's URL.
+    pub auth_url: String,
+    /// The service user; role `service` in its project.
+    pub username: String,
+    /// Its password; rather use `password_file`.
+    pub password: Option<String>,
+    /// File that holds its password.
+    pub password_file: Option<PathBuf>,
+    /// Domain of the user.
+    #[serde(default = "default_domain")]
+    pub user_domain: String,
+    /// The user's project, which owns the VIP network.
+    #[serde(default = "service_project")]
+    pub project: String,
+    /// Domain of the project.
+    #[serde(default = "default_domain")]
+    pub project_domain: String,
+    /// Region of the catalog's endpoints.
+    pub region: Option<String>,
+    /// PEM file of authorities to trust besides the system's.
+    pub ca: Option<PathBuf>,
+    /// How long what Keystone said of a token is believed; a revoked one works for so long.
+    #[serde(default = "one_minute")]
+    pub token_cache_seconds: u64,
+    /// How many tokens are remembered.
+    #[serde(default = "ten_thousand")]
+    pub token_cache_entries: usize,
+}
+
+impl std::fmt::Debug for Keystone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keystone")
+            .field("auth_url", &self.auth_url)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A network that clusters may be on.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Id or name of the Neutron network.
+    pub network: String,
+    /// Where the clusters' pod ranges are cut from. Networks that reach each other's nodes on one segment must not share it.
+    pub pod_pool: IpNetwork,
+    /// Prefix length of a cluster's pod range.
+    pub pod_prefix: u8,
+    /// Where VIPs of its clusters come from: one range of a family.
+    #[serde(rename = "vip")]
+    pub vips: Vec<Vip>,
+}
+
+/// A range of VIPs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vip {
+    /// Id or name of the Neutron network on which blocks are reserved.
+    pub network: String,
+    /// Id or name of its subnet.
+    pub subnet: String,
+    /// First address that AKE may use.
+    pub first: IpAddr,
+    /// Last address that AKE may use.
+    pub last: IpAddr,
+    /// Prefix length of a cluster's block.
+    pub block_prefix: u8,
+}
+
+impl Vip {
+    /// The range.
+    #[must_use]
+    pub fn range(&self) -> VipRange {
+        VipRange { first: self.first, last: self.last, prefix: self.block_prefix }
+    }
+}
+
+/// The drivers that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DriverKind {
+    /// AKE's own balancer, `ake-xdp`.
+    Xdp,
+}
+
+/// The balancers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// What they are.
+    pub driver: DriverKind,
+    /// Their APIs, `https://host:port`; all get the same state.
+    pub endpoints: Vec<String>,
+    /// PEM file of the authority of their certificates.
+    pub ca: PathBuf,
+    /// PEM file of the certificate that we show them.
+    pub certificate: PathBuf,
+    /// PEM file of its key.
+    pub key: PathBuf,
+    /// Where their health checks come from: what the nodes' security groups must admit.
+    pub check_sources: Vec<IpNetwork>,
+}
+
+fn five_minutes() -> u64 {
+    300
+}
+
+fn one_minute() -> u64 {
+    60
+}
+
+fn ten_thousand() -> usize {
+    10_000
+}
+
+fn default_domain() -> String {
+    "Default".to_owned()
+}
+
+fn service_project() -> String {
+    "service".to_owned()
+}
+
+impl Config {
+    /// Reads and checks a configuration.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = read("--config", path)?;
+        let config = Self::parse(path, &text)?;
+        for (key, path) in config.files() {
+            read(key, path)?;
+        }
+        Ok(config)
+    }
+
+    /// The same for a text, without looking at the files that it names.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)
+            .map_err(|e| ConfigError::Syntax { path: path.to_owned(), reason: e.to_string() })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// How often devices are compared.
+    #[must_use]
+    pub fn period(&self) -> Duration {
+        Duration::from_secs(self.reconcile_seconds)
+    }
+
+    /// The service user's password.
+    pub fn password(&self) -> Result<String, ConfigError> {
+        match (&self.keystone.password, &self.keystone.password_file) {
+            (Some(password), _) => Ok(password.clone()),
+            (None, Some(path)) => Ok(read("keystone.password_file", path)?.trim_end().to_owned()),
+            (None, None) => Err(value("keystone.password_file", "nothing", "the file of the service user's password")),
+        }
+    }
+
+    fn files(&self) -> Vec<(&'static str, &Path)> {
+        let mut files = vec![
+            ("tls.certificate", self.tls.certificate.as_path()),
+            ("tls.key", &self.tls.key),
+            ("device.ca", &self.device.ca),
+            ("device.certificate", &self.device.certificate),
+            ("device.key", &self.device.key),
+        ];
+        files.extend(self.keystone.password_file.as_deref().map(|path| ("keystone.password_file", path)));
+        files.extend(self.keystone.ca.as_deref().map(|path| ("keystone.ca", path)));
+        files
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.reconcile_seconds == 0 {
+            return Err(value("reconcile_seconds", 0, "1 or more"));
+        }
+        self.check_keystone()?;
+        if self.networks.is_empty() {
+            return Err(value("network", "none", "one [[network]] at least"));
+        }
+        let mut names = BTreeSet::new();
+        for (i, network) in self.networks.iter().enumerate() {
+            network.check(&format!("network[{i}]"))?;
+            if !names.insert(&network.network) {
+                return Err(value(&format!("network[{i}].network"), &network.network, "each network once"));
+            }
+        }
+        if self.device.endpoints.is_empty() {
+            return Err(value("device.endpoints", "[]", "one URL at least"));
+        }
+        for endpoint in &self.device.endpoints {
+            if !endpoint.starts_with("https://") {
+                return Err(value("device.endpoints", endpoint, "https://host:port"));
+            }
+        }
+        if self.device.check_sources.is_empty() {
+            return Err(value("device.check_sources", "[]", "the balancers' addresses on the nodes' network"));
+        }
+        self.device.check_sources.iter().try_for_each(|range| canonical("device.check_sources", *range))
+    }
+
+    fn check_keystone(&self) -> Result<(), ConfigError> {
+        let keystone = &self.keystone;
+        if !keystone.auth_url.starts_with("https://") && !keystone.auth_url.starts_with("http://") {
+            return Err(value("keystone.auth_url", &keystone.auth_url, "a URL"));
+        }
+        if keystone.password.is_some() == keystone.password_file.is_some() {
+            let has = if keystone.password.is_some() { "both" } else { "neither" };
+            return Err(value("keystone.password, keystone.password_file", has, "one of the two"));
+        }
+        if keystone.token_cache_entries == 0 {
+            return Err(value("keystone.token_cache_entries", 0, "1 or more"));
+        }
+        Ok(())
+    }
+}
+
+impl Network {
+    fn check(&self, key: &str) -> Result<(), ConfigError> {
+        canonical(&format!("{key}.pod_pool"), self.pod_pool)?;
+        let bits = if self.pod_pool.is_ipv4() { 32 } else { 128 };
+        if !(self.pod_pool.prefix()..=bits).contains(&self.pod_prefix) {
+            return Err(value(
+                &format!("{key}.pod_prefix"),
+                self.pod_prefix,
+                format!("{} (pod_pool's) to {bits}", self.pod_pool.prefix()),
+            ));
+        }
+        if self.vips.is_empty() {
+            return Err(value(&format!("{key}.vip"), "none", "one [[network.vip]] at least"));
+        }
+        for (i, vip) in self.vips.iter().enumerate() {
+            vip.check(&format!("{key}.vip[{i}]"))?;
+            if self.vips.iter().take(i).any(|other| other.first.is_ipv4() == vip.first.is_ipv4()) {
+                return Err(value(&format!("{key}.vip[{i}].first"), vip.first, "one range of each family"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Vip {
+    fn check(&self, key: &str) -> Result<(), ConfigError> {
+        let Some(span) = Span::between(self.first, self.last) else {
+            return Err(value(&format!("{key}.last"), self.last, format!("an address behind first, {}", self.first)));
+        };
+        let (lowest, highest) = if self.first.is_ipv4() { (24, 32) } else { (120, 128) };
+        if !(lowest..=highest).contains(&self.block_prefix) {
+            return Err(value(&format!("{key}.block_prefix"), self.block_prefix, format!("{lowest} to {highest}")));
+        }
+        if span.blocks(self.block_prefix) == 0 {
+            return Err(value(
+                &format!("{key}.last"),
+                self.last,
+                format!("room for one aligned /{} from {} on", self.block_prefix, self.first),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn canonical(key: &str, range: IpNetwork) -> Result<(), ConfigError> {
+    if is_canonical(range) {
+        return Ok(());
+    }
+    Err(value(key, range, format!("no bits behind the prefix: {}/{}", range.network(), range.prefix())))
+}
+
+fn value(key: &str, value: impl ToString, expected: impl ToString) -> ConfigError {
+    ConfigError::Value { key: key.to_owned(), value: value.to_string(), expected: expected.to_string() }
+}
+
+fn read(key: &str, path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|e| ConfigError::Unreadable {
+        key: key.to_owned(),
+        path: path.to_owned(),
+        reason: e.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("api.toml"), text)
+    }
+
+    #[test]
+    fn the_example_is_a_configuration() {
+        let config = parse(EXAMPLE).unwrap();
+        assert_eq!(config.networks[0].vips.len(), 2);
+        assert_eq!(config.device.driver, DriverKind::Xdp);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (from, to, words) in [
+            ("reconcile_seconds = 300", "reconcile_secons = 300", &["reconcile_secons", "unknown field"][..]),
+            ("reconcile_seconds = 300", "reconcile_seconds = 0", &["reconcile_seconds = 0", "1 or more"]),
+            ("pod_pool = \"10.240.0.0/12\"", "pod_pool = \"10.241.0.0/12\"", &["pod_pool", "10.240.0.0/12"]),
+            ("pod_pool = \"10.240.0.0/12\"", "pod_pool = \"10.240.0.0/99\"", &["pod_pool"]),
+            ("pod_prefix = 16", "pod_prefix = 8", &["pod_prefix = 8", "12"]),
+            ("block_prefix = 28", "block_prefix = 33", &["block_prefix = 33", "24 to 32"]),
+            ("last = \"203.0.113.239\"", "last = \"203.0.113.17\"", &["last = 203.0.113.17", "/28"]),
+            ("last = \"203.0.113.239\"", "last = \"203.0.113.1\"", &["last = 203.0.113.1", "behind first"]),
+            ("https://192.168.77.2:9512", "192.168.77.2", &["device.endpoints = 192.168.77.2", "https://"]),
+            ("driver = \"xdp\"", "driver = \"f5\"", &["driver", "f5", "xdp"]),
+            ("listen = \"0.0.0.0:9511\"", "listen = \"here\"", &["listen", "invalid socket address"]),
+            ("password_file = ", "password = \"x\"\npassword_file = ", &["both", "one of the two"]),
+        ] {
+            assert!(EXAMPLE.contains(from), "{from}");
+            let error = parse(&EXAMPLE.replacen(from, to, 1)).unwrap_err().to_string();
+            for word in words {
+                assert!(error.contains(word), "{error}\nlacks {word}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named_with_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api.toml");
+        std::fs::write(&path, EXAMPLE.replace("/etc/ake/", "/nowhere/")).unwrap();
+        let error = Config::load(&path).unwrap_err().to_string();
+        assert!(error.contains("tls.certificate") && error.contains("/nowhere/"), "{error}");
+    }
+}

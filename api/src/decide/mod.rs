@@ -1,0 +1,10 @@
+//! What is decided: pure functions without a clock, a client or a database.
+
+pub mod access;
+pub mod addresses;
+pub mod blocks;
+pub mod pairs;
+pub mod ranges;
+pub mod validate;
+pub mod wanted;
+pub mod writes;

@@ -1,0 +1,383 @@
+//! What a write makes of a cluster's wanted state.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ake_api_client::{Family, LoadBalancerRequest, MemberRequest, NodePortRequest, PoolRequest, Write};
+
+use super::{
+    addresses::{self, Choice},
+    validate,
+    wanted::{ClusterRecord, Wanted, WantedMember},
+};
+use crate::refusal::{Kind, Refusal};
+
+/// A Neutron port, as far as decisions need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortFact {
+    /// Its id.
+    pub id: String,
+    /// Its MAC address.
+    pub mac: String,
+    /// Id of its network.
+    pub network: String,
+    /// Its project.
+    pub project: String,
+    /// What kind of device it belongs to.
+    pub device_owner: String,
+    /// The device: a server's id.
+    pub device_id: String,
+    /// Its fixed addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl PortFact {
+    /// Whether it is a server's.
+    #[must_use]
+    pub fn is_of_a_server(&self) -> bool {
+        self.device_owner.starts_with("compute:") && !self.device_id.is_empty()
+    }
+}
+
+/// What Neutron said about the ports that writes name: those of the cluster's project on its network.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The ports.
+    pub ports: Vec<PortFact>,
+}
+
+impl Facts {
+    fn with_address(&self, address: IpAddr) -> Option<&PortFact> {
+        let mut with = self.ports.iter().filter(|port| port.addresses.contains(&address));
+        with.clone().find(|port| port.is_of_a_server()).or_else(|| with.next())
+    }
+
+    fn with_id(&self, id: &str) -> Option<&PortFact> {
+        self.ports.iter().find(|port| port.id == id)
+    }
+}
+
+/// What must be known of Neutron to judge writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The ports that carry these addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// The ports of these ids.
+    pub ports: BTreeSet<String>,
+}
+
+/// Lists what must be known of Neutron to judge these writes.
+#[must_use]
+pub fn needs(writes: &[Write]) -> Needs {
+    let mut needs = Needs::default();
+    for write in writes {
+        match write {
+            Write::PutPool { request: PoolRequest { members: Some(members), .. }, .. } => {
+                needs.addresses.extend(members.values().map(|member| member.address));
+            }
+            Write::PutMember { request, .. } => {
+                needs.addresses.insert(request.address);
+            }
+            Write::PutNodePort { port, .. } => {
+                needs.ports.insert(port.clone());
+            }
+            _ => {}
+        }
+    }
+    needs
+}
+
+/// Why writes were not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// For good.
+    Refused(Refusal),
+    /// Until the cluster has another block of this family.
+    NeedsBlock(Family),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Applies writes in order. On an error nothing counts.
+pub fn apply(cluster: &ClusterRecord, wanted: &Wanted, facts: &Facts, writes: &[Write]) -> Result<Wanted, Stop> {
+    let mut next = wanted.clone();
+    for write in writes {
+        Judge { cluster, facts, wanted: &mut next }.write(write)?;
+    }
+    Ok(next)
+}
+
+struct Judge<'a> {
+    cluster: &'a ClusterRecord,
+    facts: &'a Facts,
+    wanted: &'a mut Wanted,
+}
+
+impl Judge<'_> {
+    fn write(&mut self, write: &Write) -> Result<(), Stop> {
+        match write {
+            Write::PutAddress { name, request } => {
+                self.takes_new("address", name)?;
+                validate::name("address", name)?;
+                self.put_address(name, request)
+            }
+            Write::DeleteAddress { name } => Ok(self.delete_address(name)?),
+            Write::PutPool { name, request } => {
+                self.takes_new("pool", name)?;
+                validate::name("pool", name)?;
+                Ok(self.put_pool(name, request)?)
+            }
+            Write::DeletePool { name } => Ok(self.delete_pool(name)?),
+            Write::PutMember { pool, name, request } => {
+                self.takes_new("member", name)?;
+                validate::member_name(name)?;
+                Ok(self.put_member(pool, name, request)?)
+            }
+            Write::DeleteMember { pool, name } => {
+                if let Some(pool) = self.wanted.pools.get_mut(pool) {
+                    pool.members.remove(name);
+                }
+                Ok(())
+            }
+            Write::PutLoadBalancer { name, request } => {
+                self.takes_new("load balancer", name)?;
+                validate::name("load balancer", name)?;
+                Ok(self.put_load_balancer(name, request)?)
+            }
+            Write::DeleteLoadBalancer { name } => {
+                self.wanted.load_balancers.remove(name);
+                Ok(())
+            }
+            Write::PutNodePort { port, request } => {
+                self.takes_new("node port", port)?;
+                Ok(self.put_node_port(port, request)?)
+            }
+            Write::DeleteNodePort { port, asker } => {
+                if let Some(askers) = self.wanted.node_ports.get_mut(port) {
+                    askers.remove(asker);
+                    if askers.is_empty() {
+                        self.wanted.node_ports.remove(port);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn takes_new(&self, what: &str, name: &str) -> Result<(), Refusal> {
+        if !self.cluster.deleting {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Kind::Deleting,
+            format!("{what} {name}: cluster {} is being deleted and takes nothing new", self.cluster.id),
+        ))
+    }
+
+    fn put_address(&mut self, name: &str, request: &ake_api_client::AddressRequest) -> Result<(), Stop> {
+        if let Some(has) = self.wanted.addresses.get(name) {
+            let family = if has.is_ipv4() { Family::V4 } else { Family::V6 };
+            return match request.address {
+                Some(other) if other != *has => Err(Refusal::conflict(format!(
+                    "address {name}: {other}: it is {has}, and an address is never changed; delete it and ask anew"
+                ))
+                .of_field("address")
+                .into()),
+                None if request.family != family => Err(Refusal::conflict(format!(
+                    "address {name}: family: it is {has}, and an address is never changed; delete it and ask anew"
+                ))
+                .of_field("family")
+                .into()),
+                _ => Ok(()),
+            };
+        }
+        let taken: BTreeSet<IpAddr> = self.wanted.addresses.values().copied().collect();
+        match addresses::choose(request, &self.cluster.blocks, &taken)? {
+            Choice::Address(address) => {
+                self.wanted.addresses.insert(name.to_owned(), address);
+                Ok(())
+            }
+            Choice::NeedsBlock(family) => Err(Stop::NeedsBlock(family)),
+        }
+    }
+
+    fn delete_address(&mut self, name: &str) -> Result<(), Refusal> {
+        if let Some((user, _)) = self.wanted.load_balancers.iter().find(|(_, lb)| lb.address == name) {
+            return Err(Refusal::conflict(format!("address {name}: load balancer {user} uses it; delete that first")));
+        }
+        for (port, askers) in &mut self.wanted.node_ports {
+            for (asker, ask) in askers {
+                if self.cluster.deleting {
+                    ask.addresses.retain(|address| address != name);
+                } else if ask.addresses.iter().any(|address| address == name) {
+                    return Err(Refusal::conflict(format!(
+                        "address {name}: node port {port} has it as an address pair, which {asker} asked for; delete \
+                         that first"
+                    )));
+                }
+            }
+        }
+        self.wanted.addresses.remove(name);
+        Ok(())
+    }
+
+    fn put_pool(&mut self, name: &str, request: &PoolRequest) -> Result<(), Refusal> {
+        if let Some(check) = &request.check {
+            validate::check(check)?;
+        }
+        let members = match &request.members {
+            None => None,
+            Some(members) => {
+                let mut found = BTreeMap::new();
+                for (member, body) in members {
+                    validate::member_name(member)?;
+                    found.insert(member.clone(), self.member(member, body)?);
+                }
+                Some(found)
+            }
+        };
+        let pool = self.wanted.pools.entry(name.to_owned()).or_default();
+        pool.check.clone_from(&request.check);
+        if let Some(members) = members {
+            pool.members = members;
+        }
+        Ok(())
+    }
+
+    fn delete_pool(&mut self, name: &str) -> Result<(), Refusal> {
+        let user = self.wanted.load_balancers.iter().find(|(_, lb)| lb.listeners.iter().any(|l| l.pool == name));
+        if let Some((user, _)) = user {
+            return Err(Refusal::conflict(format!("pool {name}: load balancer {user} uses it; delete that first")));
+        }
+        self.wanted.pools.remove(name);
+        Ok(())
+    }
+
+    fn put_member(&mut self, pool: &str, name: &str, request: &MemberRequest) -> Result<(), Refusal> {
+        if !self.wanted.pools.contains_key(pool) {
+            return Err(Refusal::not_found("pool", pool));
+        }
+        let member = self.member(name, request)?;
+        if let Some(pool) = self.wanted.pools.get_mut(pool) {
+            pool.members.insert(name.to_owned(), member);
+        }
+        Ok(())
+    }
+
+    fn member(&self, name: &str, request: &MemberRequest) -> Result<WantedMember, Refusal> {
+        let ClusterRecord { project, network, .. } = self.cluster;
+        let expected = format!(
+            "expected a fixed address of a server's port of project {project} on network {network}"
+        );
+        let refuse = |found: String| {
+            Refusal::invalid("address", request.address, format!("member {name}: {expected}; {found}"))
+        };
+        let port = self.facts.with_address(request.address).ok_or_else(|| refuse("there is none".to_owned()))?;
+        if port.project != *project || port.network != *network {
+            return Err(refuse("there is none".to_owned()));
+        }
+        if !port.is_of_a_server() {
+            return Err(refuse(format!("port {} has it, but belongs to no server yet", port.id)));
+        }
+        if let Some(id) = &request.port
+            && *id != port.id
+        {
+            return Err(Refusal::invalid(
+                "port",
+                id,
+                format!("member {name}: expected the port that has address {}, {}", request.address, port.id),
+            ));
+        }
+        Ok(WantedMember {
+            address: request.address,
+            mac: port.mac.clone(),
+            port: port.id.clone(),
+            weight: request.weight,
+            draining: request.draining,
+        })
+    }
+
+    fn put_load_balancer(&mut self, name: &str, request: &LoadBalancerRequest) -> Result<(), Refusal> {
+        validate::load_balancer(request)?;
+        let Some(vip) = self.wanted.addresses.get(&request.address).copied() else {
+            return Err(Refusal::invalid(
+                "address",
+                &request.address,
+                "expected the name of an address of the cluster; there is none of this name",
+            ));
+        };
+        if let Some(range) = request.source_ranges.iter().find(|range| range.is_ipv4() != vip.is_ipv4()) {
+            return Err(Refusal::invalid(
+                "source_ranges",
+                range,
+                format!("expected ranges of the family of the address, {vip}"),
+            ));
+        }
+        for listener in &request.listeners {
+            if !self.wanted.pools.contains_key(&listener.pool) {
+                return Err(Refusal::invalid(
+                    "listeners.pool",
+                    &listener.pool,
+                    "expected the name of a pool of the cluster; there is none of this name",
+                ));
+            }
+            let other = self.wanted.load_balancers.iter().find(|(other, lb)| {
+                other.as_str() != name
+                    && lb.address == request.address
+                    && lb.listeners.iter().any(|l| (l.protocol, l.port) == (listener.protocol, listener.port))
+            });
+            if let Some((other, _)) = other {
+                return Err(Refusal::conflict(format!(
+                    "load balancer {name}: listeners: {} {} on address {}: load balancer {other} has it already",
+                    format!("{:?}", listener.protocol).to_uppercase(),
+                    listener.port,
+                    request.address
+                ))
+                .of_field("listeners"));
+            }
+        }
+        let mut request = request.clone();
+        request.listeners.sort();
+        request.source_ranges.sort();
+        request.source_ranges.dedup();
+        self.wanted.load_balancers.insert(name.to_owned(), request);
+        Ok(())
+    }
+
+    fn put_node_port(&mut self, port: &str, request: &NodePortRequest) -> Result<(), Refusal> {
+        validate::port_id(port)?;
+        validate::node_port(request, self.cluster.pod_range)?;
+        if let Some(missing) = request.addresses.iter().find(|name| !self.wanted.addresses.contains_key(*name)) {
+            return Err(Refusal::invalid(
+                "addresses",
+                missing,
+                "expected names of addresses of the cluster; there is none of this name",
+            ));
+        }
+        let ClusterRecord { project, network, .. } = self.cluster;
+        let fact = self.facts.with_id(port).filter(|fact| fact.project == *project && fact.network == *network);
+        if fact.is_none() {
+            return Err(Refusal::invalid(
+                "port",
+                port,
+                format!("expected a port of project {project} on network {network}; there is none"),
+            ));
+        }
+        let mut request = request.clone();
+        request.pod_ranges.sort();
+        request.pod_ranges.dedup();
+        request.addresses.sort();
+        request.addresses.dedup();
+        self.wanted.node_ports.entry(port.to_owned()).or_default().insert(request.asker.clone(), request);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
