@@ -5,6 +5,7 @@ pub mod proofs;
 pub mod report;
 pub mod tenant;
 pub mod traffic;
+pub mod walk;
 
 use std::{
     path::{Path, PathBuf},
@@ -19,6 +20,12 @@ use anyhow::{Context, Result, bail};
 pub fn checkout() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_owned()
+}
+
+/// The lab that `AKE_LAB` names, which must run.
+pub fn lab_of_this_run() -> Result<ake_lab::Lab> {
+    let name = std::env::var("AKE_LAB").context("AKE_LAB names no lab: scenarios are run by `make test`")?;
+    ake_lab::Lab::attach(&name).with_context(|| format!("lab {name} does not run: scenarios are run by `make test`"))
 }
 
 /// Runs a command; what it printed, or an error that ends with what it complained about.
