@@ -1,1 +1,16 @@
 //! AKE's own balancer: an XDP data plane behind a versioned state.
+//!
+//! A state comes in over mutual TLS ([`server`]) or from the disk ([`store`]); [`engine`] holds it together
+//! with what [`health`] knows of the members; [`plan`] says what the kernel's maps shall hold for it, and
+//! [`maps`] writes that. The packets themselves are seen by `bpf/balancer.bpf.c` alone.
+
+pub mod config;
+pub mod engine;
+pub mod health;
+pub mod layout;
+pub mod link;
+pub mod maps;
+pub mod metrics;
+pub mod plan;
+pub mod server;
+pub mod store;

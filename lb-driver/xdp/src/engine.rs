@@ -1,0 +1,287 @@
+//! Holds the state, the members' health and the data plane together.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use lb_driver::{
+    model::{Member, Pool, State, Version},
+    vendor::xdp::{translate, wire},
+};
+
+use crate::{
+    config::{Limits, Mode},
+    health::{Checker, Health, Target},
+    layout,
+    link::Interface,
+    maps::{DataPlane, MapsError},
+    plan::{self, Book, Full, Tables, Verdict},
+    store::{Store, StoreError},
+};
+
+/// Why a state was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    /// A newer one is held.
+    #[error(
+        "version {sent} is older than {held}, which is held; a writer that begins anew takes a higher epoch"
+    )]
+    Stale {
+        /// What was sent.
+        sent: Version,
+        /// What is held.
+        held: Version,
+    },
+    /// One of the same version is held, and it is another one.
+    #[error("version {0} is held with other content; every change takes a higher version")]
+    Differs(Version),
+    /// It is no state.
+    #[error(transparent)]
+    Invalid(#[from] translate::InvalidDocument),
+    /// It does not fit.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// It could not be kept; the one before is still in force.
+    #[error("keeping the state: {0}")]
+    Store(#[from] StoreError),
+    /// The kernel refused a part of it; the same version may be sent again.
+    #[error(transparent)]
+    Maps(#[from] MapsError),
+}
+
+/// A balancer at work.
+pub struct Engine {
+    inner: Mutex<Inner>,
+    store: Store,
+}
+
+struct Inner {
+    state: Option<State>,
+    /// Whether the maps hold what the state asks for.
+    settled: bool,
+    health: BTreeMap<Target, Health>,
+    checker: Checker,
+    book: Book,
+    tables: Tables,
+    plane: DataPlane,
+    writes: u64,
+    states: u64,
+}
+
+impl Engine {
+    /// One with the state that `store` holds, in force when this returns.
+    pub fn start(plane: DataPlane, checker: Checker, store: Store, limits: Limits) -> Result<Self, PutError> {
+        let mut inner = Inner {
+            state: None,
+            settled: true,
+            health: BTreeMap::new(),
+            checker,
+            book: Book::new(limits),
+            tables: Tables::default(),
+            plane,
+            writes: 0,
+            states: 0,
+        };
+        if let Some(state) = store.load()? {
+            tracing::info!(version = %state.version, load_balancers = state.load_balancers.len(), "kept state");
+            let (book, tables, health) = inner.plan(&state, true)?;
+            inner.enforce(state, book, &tables, health)?;
+        }
+        Ok(Self { inner: Mutex::new(inner), store })
+    }
+
+    /// Attaches the data plane; answers in which mode.
+    pub fn attach(&self, interface: &Interface, mode: Mode) -> Result<Mode, MapsError> {
+        self.lock().plane.attach(interface, mode)
+    }
+
+    /// Runs the data plane over one frame, without an interface: its verdict and what became of the frame.
+    pub fn run(&self, frame: &[u8]) -> Result<(u32, Vec<u8>), MapsError> {
+        self.lock().plane.run(frame)
+    }
+
+    /// Takes a state; answers whether anything changed.
+    pub fn put(&self, document: &wire::Document) -> Result<wire::Applied, PutError> {
+        let state = translate::state(document)?;
+        let version = state.version;
+        let mut inner = self.lock();
+        if let Some(held) = &inner.state {
+            if version < held.version {
+                return Err(PutError::Stale { sent: version, held: held.version });
+            }
+            if version == held.version && state != *held {
+                return Err(PutError::Differs(version));
+            }
+            if version == held.version && inner.settled {
+                return Ok(wire::Applied { version, changed: false });
+            }
+        }
+        let (book, tables, health) = inner.plan(&state, false)?;
+        self.store.save(&state)?;
+        inner.states += 1;
+        inner.enforce(state, book, &tables, health)?;
+        tracing::info!(%version, "state in force");
+        Ok(wire::Applied { version, changed: true })
+    }
+
+    /// The state that is held.
+    pub fn state(&self) -> Option<wire::Document> {
+        self.lock().state.as_ref().map(translate::document)
+    }
+
+    /// The version that is held.
+    pub fn version(&self) -> Option<Version> {
+        self.lock().state.as_ref().map(|state| state.version)
+    }
+
+    /// Takes results of checks in.
+    pub fn report(&self, reports: impl IntoIterator<Item = (Target, Health)>) -> Result<(), PutError> {
+        let mut inner = self.lock();
+        let mut changed = false;
+        for (target, health) in reports {
+            if let Some(known) = inner.health.get_mut(&target).filter(|known| **known != health) {
+                changed |= known.verdict().is_ok() != health.verdict().is_ok();
+                *known = health;
+            }
+        }
+        let Some(state) = inner.state.clone().filter(|_| changed) else { return Ok(()) };
+        let (book, tables, health) = inner.plan(&state, false)?;
+        inner.enforce(state, book, &tables, health)
+    }
+
+    /// Writes to the maps, and states taken, since the start.
+    pub fn activity(&self) -> (u64, u64) {
+        let inner = self.lock();
+        (inner.writes, inner.states)
+    }
+
+    /// Health and counters.
+    pub fn status(&self) -> Result<wire::StatusDocument, MapsError> {
+        self.lock().status()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every step of a change leaves a state that can be continued from.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type Plan = (Book, Tables, BTreeMap<Target, Health>);
+
+impl Inner {
+    fn plan(&self, state: &State, presumed: bool) -> Result<Plan, Full> {
+        let unknown = Health { presumed, ..Health::default() };
+        let known = |target: Target| {
+            let health = self.health.get(&target).unwrap_or(&unknown).clone();
+            (target, health)
+        };
+        let health = targets(state).into_iter().map(known).collect();
+        let mut book = self.book.clone();
+        let tables = book.tables(state, |pool, member| verdict(&health, pool, member))?;
+        Ok((book, tables, health))
+    }
+
+    fn enforce(
+        &mut self,
+        state: State,
+        book: Book,
+        tables: &Tables,
+        health: BTreeMap<Target, Health>,
+    ) -> Result<(), PutError> {
+        self.settled = false;
+        self.state = Some(state);
+        self.book = book;
+        self.health = health;
+        self.checker.watch(&self.health);
+        for write in plan::writes(&self.tables, tables) {
+            self.plane.write(&write)?;
+            self.tables.perform(&write);
+            self.writes += 1;
+        }
+        self.settled = true;
+        Ok(())
+    }
+
+    fn status(&self) -> Result<wire::StatusDocument, MapsError> {
+        let Some(state) = &self.state else {
+            return Ok(wire::StatusDocument { drops: self.drops()?, ..Default::default() });
+        };
+        let mut pools = Vec::new();
+        for (owner, pool) in &state.pools {
+            let ring = self.book.ring(owner);
+            let mut slots: BTreeMap<u16, u32> = BTreeMap::new();
+            ring.iter().for_each(|slot| *slots.entry(*slot).or_default() += 1);
+            let mut members = Vec::new();
+            for (name, member) in &pool.members {
+                let slot = self.book.slot(owner, name);
+                members.push(wire::MemberStatus {
+                    name: name.clone(),
+                    address: member.address,
+                    healthy: match target(pool, member) {
+                        None => Some(true),
+                        Some(target) => self.health.get(&target).and_then(|health| health.healthy),
+                    },
+                    reason: verdict(&self.health, pool, member).err().or_else(|| idle(member)),
+                    slots: slot.and_then(|slot| slots.get(&slot)).copied().unwrap_or(0),
+                    new_flows: slot.map_or(Ok(0), |slot| self.plane.new_flows(slot))?,
+                });
+            }
+            let ring_size = u32::try_from(ring.len()).unwrap_or(u32::MAX);
+            pools.push(wire::PoolStatus { owner: owner.clone(), ring_size, members });
+        }
+        let mut load_balancers = Vec::new();
+        for (owner, balancer) in &state.load_balancers {
+            let mut listeners = Vec::new();
+            for endpoint in balancer.listeners.keys() {
+                let counters = self.book.counters(owner, balancer.vip, *endpoint);
+                let traffic = counters.map_or(Ok(Default::default()), |id| self.plane.traffic(id))?;
+                listeners.push(wire::ListenerStatus {
+                    protocol: endpoint.protocol,
+                    port: endpoint.port,
+                    packets: traffic.packets,
+                    bytes: traffic.bytes,
+                });
+            }
+            load_balancers.push(wire::LoadBalancerStatus {
+                owner: owner.clone(),
+                vip: balancer.vip,
+                listeners,
+            });
+        }
+        Ok(wire::StatusDocument { version: Some(state.version), pools, load_balancers, drops: self.drops()? })
+    }
+
+    fn drops(&self) -> Result<BTreeMap<String, u64>, MapsError> {
+        let counts = self.plane.drops()?;
+        Ok(layout::DROPS.iter().map(ToString::to_string).zip(counts).collect())
+    }
+}
+
+fn target(pool: &Pool, member: &Member) -> Option<Target> {
+    Some(Target { address: member.address, check: pool.check.clone()? })
+}
+
+fn targets(state: &State) -> BTreeSet<Target> {
+    state.pools.values().flat_map(|pool| pool.members.values().filter_map(|m| target(pool, m))).collect()
+}
+
+/// Whether a member takes packets.
+fn verdict(health: &BTreeMap<Target, Health>, pool: &Pool, member: &Member) -> Verdict {
+    if member.mac.is_none() {
+        return Err("its MAC address is not known".to_owned());
+    }
+    match target(pool, member) {
+        None => Ok(()),
+        Some(target) => health.get(&target).map_or(Err("not checked yet".to_owned()), Health::verdict),
+    }
+}
+
+/// Why a member that takes packets takes no new flows.
+fn idle(member: &Member) -> Option<String> {
+    match member {
+        Member { draining: true, .. } => Some("draining".to_owned()),
+        Member { weight: 0, .. } => Some("weight 0".to_owned()),
+        _ => None,
+    }
+}

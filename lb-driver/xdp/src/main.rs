@@ -1,0 +1,168 @@
+//! `ake-xdp`: the balancer's program.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use ake_xdp::{
+    config::{Config, EXAMPLE},
+    engine::Engine,
+    health::Checker,
+    link,
+    maps::DataPlane,
+    metrics, server,
+    store::Store,
+};
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use lb_driver::vendor::xdp::wire;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing_subscriber::EnvFilter;
+
+/// AKE's own balancer.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Balances until it is told to stop (SIGTERM).
+    Serve(WithConfig),
+    /// Checks the configuration, its certificates and its interface, and says what is wrong.
+    CheckConfig(WithConfig),
+    /// Prints a configuration to begin with: every key, what it is and its default.
+    ExampleConfig,
+    /// Prints pools, members and traffic of the balancer that runs on this host.
+    Show {
+        #[command(flatten)]
+        with: WithConfig,
+        /// As JSON, as GET /v1/status answers.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct WithConfig {
+    /// The configuration file.
+    #[arg(long, default_value = "/etc/ake/xdp.toml")]
+    config: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_env("AKE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match Arguments::parse().command {
+        Command::Serve(with) => serve(Config::load(&with.config)?).await,
+        Command::CheckConfig(with) => {
+            let config = Config::load(&with.config)?;
+            server::tls(&config.tls)?;
+            let interface = link::find(&config.interface).await?;
+            println!("{}: good: interface {} ({})", with.config.display(), interface.name, interface.mac);
+            Ok(())
+        }
+        Command::ExampleConfig => {
+            print!("{EXAMPLE}");
+            Ok(())
+        }
+        Command::Show { with, json } => show(&Config::load(&with.config)?, json).await,
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let tls = server::tls(&config.tls)?;
+    let interface = link::find(&config.interface).await?;
+    let plane = DataPlane::load(interface.mac, &config.limits)?;
+    let (reports, mut reported) = mpsc::unbounded_channel();
+    let checker = Checker::new(config.check.clone(), reports).context("the client of HTTP checks")?;
+    let engine = Arc::new(Engine::start(plane, checker, Store::new(&config.state), config.limits)?);
+    let mode = engine.attach(&interface, config.mode)?;
+    tracing::info!(interface = %interface.name, mac = %interface.mac, ?mode, "attached");
+
+    let listener =
+        TcpListener::bind(config.listen).await.with_context(|| format!("listen = {}", config.listen))?;
+    let local = server::bind_local(&config.socket)
+        .with_context(|| format!("socket = {}", config.socket.display()))?;
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    if let Some(address) = config.metrics {
+        let listener = TcpListener::bind(address).await.with_context(|| format!("metrics = {address}"))?;
+        tasks.spawn(server::serve_plain(listener, metrics::router(engine.clone()), stop.clone()));
+    }
+    tasks.spawn(server::serve_local(local, server::router(engine.clone(), false), stop.clone()));
+    tasks.spawn(server::serve_tls(listener, tls, server::router(engine.clone(), true), stop.clone()));
+    tracing::info!(listen = %config.listen, "ready");
+
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some(first) = reported.recv() => {
+                let mut reports = vec![first];
+                while let Ok(next) = reported.try_recv() {
+                    reports.push(next);
+                }
+                let engine = engine.clone();
+                let done = tokio::task::spawn_blocking(move || engine.report(reports)).await?;
+                if let Err(error) = done {
+                    tracing::error!(%error, "members' health");
+                }
+            }
+        }
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+    tasks.close();
+    // Open requests get a moment; the data plane goes with the process.
+    if tokio::time::timeout(Duration::from_secs(5), tasks.wait()).await.is_err() {
+        tracing::warn!("requests were still open");
+    }
+    Ok(())
+}
+
+async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
+    let client = reqwest::Client::builder()
+        .unix_socket(config.socket.clone())
+        .tls_built_in_root_certs(false)
+        .timeout(Duration::from_secs(5))
+        .build()?;
+    let answer = client.get(format!("http://ake-xdp{}", wire::STATUS)).send().await;
+    let answer =
+        answer.with_context(|| format!("asking {}: is ake-xdp running?", config.socket.display()))?;
+    let status: wire::StatusDocument = answer.error_for_status()?.json().await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+        return Ok(());
+    }
+    match status.version {
+        Some(version) => println!("version {version}"),
+        None => println!("no state yet"),
+    }
+    for pool in &status.pools {
+        println!("pool {} (ring of {})", pool.owner, pool.ring_size);
+        for member in &pool.members {
+            let share = 100.0 * f64::from(member.slots) / f64::from(pool.ring_size.max(1));
+            let (name, address, flows) = (&member.name, member.address, member.new_flows);
+            let reason = member.reason.as_deref().unwrap_or("well");
+            println!("  {name} {address}: {share:.1} % of new flows, {flows} so far; {reason}");
+        }
+    }
+    for balancer in &status.load_balancers {
+        println!("load balancer {} on {}", balancer.owner, balancer.vip);
+        for listener in &balancer.listeners {
+            let wire::ListenerStatus { protocol, port, packets, bytes } = listener;
+            println!("  {protocol}/{port}: {packets} packets, {bytes} bytes");
+        }
+    }
+    let drops: Vec<_> = status.drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    println!("dropped: {}", drops.join(", "));
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! The data plane in the kernel: loads it, attaches it, writes its maps and reads its counters.
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{
+        Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues,
+        lpm_trie::Key,
+    },
+    programs::{ProgramError, TestRun as _, TestRunOptions, Xdp, XdpMode},
+    util::nr_cpus,
+};
+use lb_driver::{driver::Traffic, model::MacAddr};
+
+use crate::{
+    config::{Limits, Mode},
+    layout,
+    link::Interface,
+    plan::Write,
+};
+
+const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/balancer.bpf.o"));
+const PROGRAM: &str = "ake_balancer";
+/// `BPF_F_INNER_MAP`: rings of one array may have different sizes.
+const INNER_MAP: u32 = 1 << 12;
+
+/// Why the kernel does not do what it is told.
+#[derive(Debug, thiserror::Error)]
+pub enum MapsError {
+    /// The object was refused.
+    #[error("loading the data plane: {}", chain(.0))]
+    Load(#[from] aya::EbpfError),
+    /// The program was refused, or could not be attached.
+    #[error("the data plane's program: {}", chain(.0))]
+    Program(#[from] ProgramError),
+    /// A map's write or read failed.
+    #[error("map {map}: {}", chain(.cause))]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        cause: MapError,
+    },
+    /// The object is not the one that this program was built for.
+    #[error("the data plane has no {0}")]
+    Missing(&'static str),
+    /// The number of processors is unknown.
+    #[error("/sys/devices/system/cpu/possible: {0}")]
+    Processors(String),
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// A loaded data plane. It is detached when this value goes.
+pub struct DataPlane {
+    object: Ebpf,
+    listeners: HashMap<MapData, layout::ListenerKey, layout::Listener>,
+    vips: HashMap<MapData, layout::VipKey, u32>,
+    sources: LpmTrie<MapData, layout::SourceKey, u32>,
+    rings: ArrayOfMaps<MapData, Array<MapData, layout::Chunk>>,
+    members: Array<MapData, layout::Member>,
+    listener_traffic: PerCpuArray<MapData, layout::Traffic>,
+    member_flows: PerCpuArray<MapData, u64>,
+    drops: PerCpuArray<MapData, u64>,
+    no_ring: Array<MapData, layout::Chunk>,
+    processors: usize,
+}
+
+impl DataPlane {
+    /// Loads it for an interface with this address.
+    pub fn load(own: MacAddr, limits: &Limits) -> Result<Self, MapsError> {
+        let own = own.octets();
+        let mut object = EbpfLoader::new()
+            .override_global("own_mac", &own, true)
+            .map_max_entries("listeners", limits.listeners)
+            .map_max_entries("vips", limits.listeners)
+            .map_max_entries("sources", limits.source_ranges)
+            .map_max_entries("rings", limits.pools)
+            .map_max_entries("members", limits.members)
+            .map_max_entries("flows", limits.flows)
+            .map_max_entries("listener_traffic", limits.listeners)
+            .map_max_entries("member_flows", limits.members)
+            .load(OBJECT)?;
+        program(&mut object)?.load()?;
+        Ok(Self {
+            listeners: take(&mut object, "listeners")?,
+            vips: take(&mut object, "vips")?,
+            sources: take(&mut object, "sources")?,
+            rings: take(&mut object, "rings")?,
+            members: take(&mut object, "members")?,
+            listener_traffic: take(&mut object, "listener_traffic")?,
+            member_flows: take(&mut object, "member_flows")?,
+            drops: take(&mut object, "drops")?,
+            no_ring: ring(&[]).map_err(|cause| MapsError::Map { map: "rings", cause })?,
+            processors: nr_cpus()
+                .map_err(|(file, error)| MapsError::Processors(format!("{file}: {error}")))?,
+            object,
+        })
+    }
+
+    /// Attaches it to an interface; answers in which mode.
+    pub fn attach(&mut self, interface: &Interface, mode: Mode) -> Result<Mode, MapsError> {
+        let program = program(&mut self.object)?;
+        if mode == Mode::Native || (mode == Mode::Auto && interface.kind.as_deref() != Some("veth")) {
+            match program.attach_to_if_index(interface.index, XdpMode::Driver) {
+                Ok(_) => return Ok(Mode::Native),
+                Err(error) if mode == Mode::Auto => {
+                    tracing::warn!(interface = %interface.name, error = chain(&error), "no native mode: generic");
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        program.attach_to_if_index(interface.index, XdpMode::Skb)?;
+        Ok(Mode::Generic)
+    }
+
+    /// Performs one write.
+    pub fn write(&mut self, write: &Write) -> Result<(), MapsError> {
+        match write {
+            Write::ZeroMember(slot) => {
+                let zero = self.zero(0)?;
+                self.member_flows.set((*slot).into(), zero, 0).map_err(of("member_flows"))
+            }
+            Write::ZeroListener(id) => {
+                let zero = self.zero([0; 2])?;
+                self.listener_traffic.set(*id, zero, 0).map_err(of("listener_traffic"))
+            }
+            Write::Member(slot, station) => {
+                let value = layout::member(station.mac, station.generation);
+                self.members.set((*slot).into(), value, 0).map_err(of("members"))
+            }
+            Write::CloseMember(slot) => {
+                let key = u32::from(*slot);
+                let mut value = self.members.get(&key, 0).map_err(of("members"))?;
+                value[..8].fill(0);
+                self.members.set(key, value, 0).map_err(of("members"))
+            }
+            Write::Ring(index, slots) => {
+                let ring = ring(slots).map_err(of("rings"))?;
+                self.rings.set(*index, &ring, 0).map_err(of("rings"))
+            }
+            Write::CloseRing(index) => self.rings.set(*index, &self.no_ring, 0).map_err(of("rings")),
+            Write::Source(acl, range) => {
+                let (prefix, key) = layout::source_key(*acl, *range);
+                self.sources.insert(&Key::new(prefix, key), 1, 0).map_err(of("sources"))
+            }
+            Write::CloseSource(acl, range) => {
+                let (prefix, key) = layout::source_key(*acl, *range);
+                gone(self.sources.remove(&Key::new(prefix, key))).map_err(of("sources"))
+            }
+            Write::Vip(vip) => self.vips.insert(layout::vip_key(*vip), 1, 0).map_err(of("vips")),
+            Write::CloseVip(vip) => gone(self.vips.remove(&layout::vip_key(*vip))).map_err(of("vips")),
+            Write::Listener(vip, endpoint, listener) => {
+                let key = layout::listener_key(*vip, *endpoint);
+                let value = layout::listener(listener.id, listener.ring, listener.acl, listener.client_ip);
+                self.listeners.insert(key, value, 0).map_err(of("listeners"))
+            }
+            Write::CloseListener(vip, endpoint) => {
+                gone(self.listeners.remove(&layout::listener_key(*vip, *endpoint))).map_err(of("listeners"))
+            }
+        }
+    }
+
+    /// What passed a port, by the index of its counters.
+    pub fn traffic(&self, id: u32) -> Result<Traffic, MapsError> {
+        let values = self.listener_traffic.get(&id, 0).map_err(of("listener_traffic"))?;
+        let sum = |of: usize| values.iter().map(|value| value[of]).sum();
+        Ok(Traffic { packets: sum(0), bytes: sum(1) })
+    }
+
+    /// Flows that began at a member.
+    pub fn new_flows(&self, slot: u16) -> Result<u64, MapsError> {
+        Ok(self.member_flows.get(&slot.into(), 0).map_err(of("member_flows"))?.iter().sum())
+    }
+
+    /// Dropped packets by reason, in the order of [`layout::DROPS`].
+    pub fn drops(&self) -> Result<Vec<u64>, MapsError> {
+        let sum = |index: u32| Ok(self.drops.get(&index, 0).map_err(of("drops"))?.iter().sum());
+        (0..self.drops.len()).map(sum).collect()
+    }
+
+    /// Runs the program over one frame, without an interface: its verdict and what became of the frame.
+    pub fn run(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>), MapsError> {
+        let mut out = vec![0; frame.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            repeat: 1,
+            ..Default::default()
+        };
+        let result = program(&mut self.object)?.test_run(options)?;
+        out.truncate(result.data_size_out as usize);
+        Ok((result.return_value, out))
+    }
+
+    fn zero<T: aya::Pod>(&self, zero: T) -> Result<PerCpuValues<T>, MapsError> {
+        PerCpuValues::try_from(vec![zero; self.processors])
+            .map_err(|error| MapsError::Processors(error.to_string()))
+    }
+}
+
+fn of(map: &'static str) -> impl Fn(MapError) -> MapsError {
+    move |cause| MapsError::Map { map, cause }
+}
+
+fn program(object: &mut Ebpf) -> Result<&mut Xdp, MapsError> {
+    let program = object.program_mut(PROGRAM).ok_or(MapsError::Missing(PROGRAM))?;
+    Ok(program.try_into()?)
+}
+
+fn take<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<T, MapsError> {
+    let map = object.take_map(name).ok_or(MapsError::Missing(name))?;
+    map.try_into().map_err(of(name))
+}
+
+fn ring(slots: &[u16]) -> Result<Array<MapData, layout::Chunk>, MapError> {
+    let chunks = layout::chunks(slots);
+    let mut ring = Array::create(u32::try_from(chunks.len()).unwrap_or(u32::MAX), INNER_MAP)?;
+    for (index, chunk) in (0..).zip(chunks) {
+        ring.set(index, chunk, 0)?;
+    }
+    Ok(ring)
+}
+
+/// What shall go and is gone already, is gone.
+fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
