@@ -30,12 +30,30 @@ struct Service {
     netns: &'static str,
     /// Where it listens.
     address: &'static str,
+    /// What it answers without a login when it is well; it is enough for others that they listen.
+    health: Option<&'static str>,
+    /// How it is started; the path of its configuration follows.
+    words: &'static [&'static str],
     config: &'static str,
 }
 
 const SERVICES: [Service; 2] = [
-    Service { name: "ake-xdp", netns: "balancer", address: "192.168.77.2:9512", config: "xdp.toml" },
-    Service { name: "ake-api", netns: "control", address: "192.0.2.2:9511", config: "api.toml" },
+    Service {
+        name: "ake-xdp",
+        netns: "balancer",
+        address: "192.168.77.2:9512",
+        health: None,
+        words: &["--config"],
+        config: "xdp.toml",
+    },
+    Service {
+        name: "ake-api",
+        netns: "control",
+        address: "192.0.2.2:9511",
+        health: Some("https://192.0.2.2:9511/healthz"),
+        words: &["serve", "--config"],
+        config: "api.toml",
+    },
 ];
 
 /// The names of AKE's services.
@@ -63,7 +81,7 @@ pub fn configure(lab: &Lab) -> Result<()> {
     let folder = dirs.ake().display().to_string();
     let fill = |text: &str| {
         text.replace("{{folder}}", &folder)
-            .replace("{{host}}", HOST)
+            .replace("{{log}}", &dirs.log().display().to_string())
             .replace("{{auth}}", &auth_url())
             .replace("{{password}}", PASSWORD)
             .replace("{{region}}", REGION)
@@ -78,8 +96,7 @@ pub fn configure(lab: &Lab) -> Result<()> {
     }
     for service in &SERVICES {
         let from = lab.built(service.name)?;
-        fs::copy(&from, program(dirs, service))
-            .with_context(|| format!("cannot copy {}", from.display()))?;
+        fs::copy(&from, program(dirs, service)).with_context(|| format!("cannot copy {}", from.display()))?;
     }
     Ok(())
 }
@@ -108,10 +125,20 @@ pub fn start_one(lab: &Lab, name: &str) -> Result<()> {
 fn launch(lab: &Lab, service: &Service) -> Result<()> {
     let config = lab.dirs().ake().join(service.config).display().to_string();
     let program = program(lab.dirs(), service);
-    detached::start(lab.cage(), service.netns, service.name, &program, &["--config", &config])?;
+    detached::start(
+        lab.cage(),
+        service.netns,
+        service.name,
+        &program,
+        &[service.words, &[&config]].concat(),
+    )?;
     let deadline = Instant::now() + START;
-    let listens = async || Ok(tokio::net::TcpStream::connect(service.address).await.is_ok());
-    while !admin::in_netns(lab.cage(), service.netns, listens)? {
+    let ca = fs::read(ca_file(lab.dirs()))?;
+    let answers = async || match service.health {
+        Some(url) => healthy(&ca, url).await,
+        None => Ok(tokio::net::TcpStream::connect(service.address).await.is_ok()),
+    };
+    while !admin::in_netns(lab.cage(), service.netns, answers)? {
         let runs = detached::pid(lab.cage(), service.name).is_some();
         if !runs || Instant::now() > deadline {
             let log = lab.log(service.name);
@@ -119,7 +146,7 @@ fn launch(lab: &Lab, service: &Service) -> Result<()> {
             bail!(
                 "{} {}: see {}\n{}",
                 service.name,
-                if runs { "does not listen" } else { "ended at once" },
+                if runs { "does not answer" } else { "ended at once" },
                 log.display(),
                 shell::tail(&String::from_utf8_lossy(&said), 1500)
             );
@@ -127,6 +154,13 @@ fn launch(lab: &Lab, service: &Service) -> Result<()> {
         std::thread::sleep(LOOK);
     }
     Ok(())
+}
+
+/// Whether a service says that it is well.
+async fn healthy(ca: &[u8], url: &str) -> Result<bool> {
+    let ca = reqwest::Certificate::from_pem(ca)?;
+    let http = reqwest::Client::builder().no_proxy().add_root_certificate(ca).build()?;
+    Ok(http.get(url).send().await.is_ok_and(|answer| answer.status().is_success()))
 }
 
 /// An authority that signs the lab's certificates.

@@ -160,9 +160,7 @@ impl Lab {
 
     /// Makes a project with a user of the same name (password `secret`) who has the role `member` alone.
     pub fn new_project(&self, name: &str) -> Result<()> {
-        admin::in_netns(&self.cage, "control", async || {
-            cloud::tenant(&Admin::login().await?, name).await
-        })
+        admin::in_netns(&self.cage, "control", async || cloud::tenant(&Admin::login().await?, name).await)
     }
 
     /// Ends and starts `ake-api`, `ake-xdp` or an OpenStack project, and returns when it answers again.

@@ -32,7 +32,8 @@ impl Dirs {
     /// The directories of the lab `name` below two given ones.
     pub fn in_dirs(name: &str, home: &Path, cache: &Path) -> Result<Self> {
         let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(letters) || name.starts_with('-') {
+        if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(letters) || name.starts_with('-')
+        {
             bail!(
                 "--name {name:?}: expected 1 to {LONGEST_NAME} of a-z, 0-9 and \"-\", beginning with a letter or digit"
             );

@@ -101,12 +101,7 @@ fn keep(services: &Services<'_>, archive: &Path) -> Result<()> {
     fs::create_dir_all(copy.join("data/keystone"))?;
     let schema = dirs.openstack().join("lib/schema.py");
     shell::run(
-        services
-            .python("python")
-            .arg(schema)
-            .arg("copy")
-            .arg(&databases_copy)
-            .args(databases(services)),
+        services.python("python").arg(schema).arg("copy").arg(&databases_copy).args(databases(services)),
     )?;
     let keys = dirs.openstack().join("data/keystone");
     shell::run(

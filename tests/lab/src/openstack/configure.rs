@@ -1,6 +1,7 @@
 //! The services' configuration: the templates in `etc`, filled in.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -29,6 +30,11 @@ const DIRECTORIES: [&str; 12] = [
 pub fn write(dirs: &Dirs, programs: &Programs) -> Result<()> {
     for directory in DIRECTORIES {
         make(&dirs.openstack().join(directory))?;
+    }
+    for directory in ["data/keystone/fernet", "data/keystone/credential"] {
+        let path = dirs.openstack().join(directory);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700))
+            .with_context(|| format!("cannot protect {}", path.display()))?;
     }
     for directory in [dirs.log(), dirs.run(), plugins(dirs)] {
         make(&directory)?;

@@ -34,7 +34,15 @@ impl Programs {
             let pip = env.join("bin/python");
             shell::run(
                 Command::new(pip)
-                    .args(["-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes", "-r"])
+                    .args([
+                        "-m",
+                        "pip",
+                        "install",
+                        "-q",
+                        "--disable-pip-version-check",
+                        "--require-hashes",
+                        "-r",
+                    ])
                     .arg(sources().join("installer.lock")),
             )
         })?;

@@ -113,7 +113,8 @@ fn run(lab: &Lab, chains: Vec<Chain>, progress: &mut dyn FnMut(&str)) -> Result<
                 scope.spawn(move || -> Result<()> {
                     while let Some(chain) = next() {
                         for words in chain {
-                            let line = shell::words(std::iter::once("openstack".to_owned()).chain(words.clone()));
+                            let line =
+                                shell::words(std::iter::once("openstack".to_owned()).chain(words.clone()));
                             // nobody listens only when this function has panicked
                             let _ = say.send(format!("$ {line}"));
                             shell::run(lab.tenant("admin").args(&words)).with_context(|| line)?;
