@@ -1,0 +1,206 @@
+//! `ake-node-agent join`: from the claim in user data to the files of this node's units.
+
+use std::{
+    net::{IpAddr, UdpSocket},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ake_api_client::Client;
+use backon::{ExponentialBuilder, Retryable};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    bundle::{self, Bundle},
+    config::{self, NodeConfig},
+    files::{self, File},
+    pki::{self, MasterKeys},
+    render,
+};
+
+/// Written last; while it is there, nothing is left to do.
+pub const DONE: &str = "/var/lib/ake/joined";
+
+/// Where resolved lists the resolvers of this machine's networks.
+const RESOLVERS: &str = "run/systemd/resolve/resolv.conf";
+
+/// How long a refusal is taken for one that passes: Neutron may not know yet that the server has its port.
+const REFUSALS: Duration = Duration::from_secs(30);
+
+/// Why a node could not join.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The claim was not redeemed.
+    #[error("claim {claim} at {url} not redeemed within {seconds} s: {source}")]
+    Claim {
+        /// Its id.
+        claim: String,
+        /// Of `ake-api`.
+        url: String,
+        /// How long it was tried.
+        seconds: u64,
+        /// The last answer.
+        source: ake_api_client::Error,
+    },
+    /// `ake-api` did not answer at all in time.
+    #[error("claim {claim} at {url} not redeemed within {seconds} s: no answer")]
+    Late {
+        /// Its id.
+        claim: String,
+        /// Of `ake-api`.
+        url: String,
+        /// How long it was tried.
+        seconds: u64,
+    },
+    /// The client of `ake-api` could not be made.
+    #[error("{path}: api.ca: {source}", path = config::PATH)]
+    Client {
+        /// What the library said.
+        source: ake_api_client::Error,
+    },
+    /// The bundle is of no use.
+    #[error(transparent)]
+    Bundle(#[from] bundle::Error),
+    /// Certificates could not be made.
+    #[error(transparent)]
+    Pki(#[from] pki::Error),
+    /// No address of this node leads to the API server.
+    #[error("no route from this node to {vip}: {source}")]
+    Address {
+        /// The API server's VIP.
+        vip: IpAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file could not be written.
+    #[error(transparent)]
+    File(#[from] files::Error),
+}
+
+/// What `join` works on.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder that all paths are below of.
+    pub root: PathBuf,
+    /// How long to try to redeem the claim.
+    pub deadline: Duration,
+}
+
+/// Joins, unless that is done.
+pub async fn run(options: &Options) -> Result<(), Error> {
+    let below = |path: &str| options.root.join(path.trim_start_matches('/'));
+    if below(DONE).exists() {
+        tracing::info!("joined already");
+        return Ok(());
+    }
+    let config = NodeConfig::read(&below(config::PATH))?;
+    tracing::info!(cluster = %config.cluster, role = %config.role, name = config.name, "joining");
+    let sealed = redeem(&config, options.deadline).await?;
+    let bundle = Bundle::open(&sealed, &config.claim_key, config.cluster, config.role)?;
+    let files = render(&config, &bundle, &options.root)?;
+    for file in &files {
+        files::write(&options.root, file)?;
+    }
+    files::write(&options.root, &File::public(DONE, ""))?;
+    tracing::info!(files = files.len(), "joined");
+    Ok(())
+}
+
+fn render(config: &NodeConfig, bundle: &Bundle, root: &Path) -> Result<Vec<File>, Error> {
+    match bundle {
+        Bundle::Master(bundle) => {
+            let own = config.own_master().ok_or_else(|| config::Error::Invalid {
+                field: "name".into(),
+                value: config.name.clone(),
+                expected: "the name of one of control_plane.masters".into(),
+            })?;
+            let keys = MasterKeys::mint(config, bundle, jiff::Timestamp::now())?;
+            let resolvers = resolvers(&std::fs::read_to_string(root.join(RESOLVERS)).unwrap_or_default());
+            Ok(render::master(config, own, bundle, &keys, &resolvers))
+        }
+        Bundle::Worker(bundle) => {
+            let address = own_address(config.vip, config.port)
+                .map_err(|source| Error::Address { vip: config.vip, source })?;
+            Ok(render::worker(config, bundle, address))
+        }
+    }
+}
+
+async fn redeem(config: &NodeConfig, deadline: Duration) -> Result<String, Error> {
+    let ca = Some(config.api_ca.as_bytes()).filter(|ca| !ca.is_empty());
+    let client = Client::new(&config.api_url, ca, None).map_err(|source| Error::Client { source })?;
+    let begin = Instant::now();
+    let attempt = || client.claim(&config.claim_id);
+    let tries = attempt
+        .retry(
+            ExponentialBuilder::default()
+                .with_min_delay(Duration::from_millis(250))
+                .with_max_delay(Duration::from_secs(5))
+                .with_jitter()
+                .without_max_times(),
+        )
+        .when(|error| {
+            let patience = if error.is_passing() { deadline } else { REFUSALS.min(deadline) };
+            begin.elapsed() < patience
+        })
+        .notify(|error, delay| tracing::warn!(%error, ?delay, "claim not redeemed yet"));
+    let (claim, url) = (config.claim_id.clone(), config.api_url.clone());
+    match timeout_at(begin + deadline, tries).await {
+        Ok(Ok(bundle)) => Ok(bundle.ciphertext),
+        Ok(Err(source)) => Err(Error::Claim { claim, url, seconds: begin.elapsed().as_secs(), source }),
+        Err(_) => Err(Error::Late { claim, url, seconds: deadline.as_secs() }),
+    }
+}
+
+/// The address that packets to the API server leave from. Connecting a UDP socket sends nothing.
+pub fn own_address(vip: IpAddr, port: u16) -> std::io::Result<IpAddr> {
+    let any: IpAddr = if vip.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect((vip, port))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// The resolvers of a resolv.conf that others can use as well.
+fn resolvers(text: &str) -> Vec<IpAddr> {
+    text.lines()
+        .filter_map(|line| line.strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok())
+        .filter(|address| !address.is_loopback())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::config::tests::sample;
+
+    #[test]
+    fn resolvers_are_those_that_others_can_use() {
+        let text = "# c\nnameserver 192.168.77.1\nnameserver 127.0.0.53\nsearch x\nnameserver fd00:77::1\n";
+        let found: Vec<_> = resolvers(text).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["192.168.77.1", "fd00:77::1"]);
+    }
+
+    #[tokio::test]
+    async fn a_second_run_does_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        files::write(root.path(), &File::public(DONE, "")).unwrap();
+        let options = Options { root: root.path().to_owned(), deadline: Duration::ZERO };
+        run(&options).await.unwrap();
+        assert!(!root.path().join("etc").exists());
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_down_is_named_when_the_deadline_is_over() {
+        let root = tempfile::tempdir().unwrap();
+        let mut file = sample("worker");
+        file["api"] = serde_json::json!({"url": "https://127.0.0.1:9", "ca": ""});
+        files::write(root.path(), &File::secret(config::PATH, file.to_string())).unwrap();
+        let options = Options { root: root.path().to_owned(), deadline: Duration::from_millis(300) };
+        let error = run(&options).await.unwrap_err().to_string();
+        assert!(error.contains("claim-1") && error.contains("https://127.0.0.1:9"), "{error}");
+        assert!(!root.path().join(DONE.trim_start_matches('/')).exists());
+    }
+}

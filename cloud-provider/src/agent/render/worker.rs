@@ -1,0 +1,108 @@
+//! The files of a worker.
+
+use std::net::IpAddr;
+
+use serde_json::json;
+
+use super::{Identity, KUBERNETES, arguments, kubeconfig, pretty};
+use crate::agent::{bundle::WorkerBundle, config::NodeConfig, files::File};
+
+/// Everything that a worker's units read; `address` is the one it reaches the masters from.
+#[must_use]
+pub fn worker(config: &NodeConfig, bundle: &WorkerBundle, address: IpAddr) -> Vec<File> {
+    let server = config.server();
+    let conf = |identity: Identity<'_>| kubeconfig(&server, &bundle.ca_cert, &identity);
+    vec![
+        File::public(format!("{KUBERNETES}/pki/ca.crt"), &bundle.ca_cert),
+        File::secret(
+            format!("{KUBERNETES}/bootstrap-kubelet.conf"),
+            conf(Identity::Token(&bundle.bootstrap_token)),
+        ),
+        File::secret(
+            format!("{KUBERNETES}/proxy.conf"),
+            conf(Identity::Certificate(&bundle.clients.kube_proxy)),
+        ),
+        File::secret(
+            format!("{KUBERNETES}/node-agent.conf"),
+            conf(Identity::Certificate(&bundle.clients.node_agent)),
+        ),
+        File::public(format!("{KUBERNETES}/kubelet.env"), kubelet_flags(config, address)),
+        File::public(format!("{KUBERNETES}/kube-proxy.yaml"), kube_proxy(config)),
+        // Last: kubelet and the CSI sockets start when this is there.
+        File::public(format!("{KUBERNETES}/kubelet.yaml"), kubelet(config)),
+    ]
+}
+
+fn kubelet_flags(config: &NodeConfig, address: IpAddr) -> String {
+    arguments(
+        "KUBELET_ARGS",
+        [
+            ("cloud-provider", "external".into()),
+            ("hostname-override", config.name.clone()),
+            ("node-ip", address.to_string()),
+        ],
+    )
+}
+
+fn kubelet(config: &NodeConfig) -> String {
+    pretty(&json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+        "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+        "cgroupDriver": "cgroupfs",
+        "clusterDomain": "cluster.local",
+        "clusterDNS": [config.cluster_dns],
+        "resolvConf": "/run/systemd/resolve/resolv.conf",
+        "rotateCertificates": true,
+        "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true},
+            "x509": {"clientCAFile": format!("{KUBERNETES}/pki/ca.crt")}},
+        "authorization": {"mode": "Webhook"},
+        "volumePluginDir": "/var/lib/kubelet/volumeplugins",
+    }))
+}
+
+/// Members are checked at /healthz, from outside the machine. The limits of connection tracking are the kernel's own:
+/// they are one for the whole machine, not kube-proxy's to set.
+fn kube_proxy(config: &NodeConfig) -> String {
+    pretty(&json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+        "clusterCIDR": config.pod_range,
+        "hostnameOverride": config.name,
+        "nodePortAddresses": ["primary"],
+        "healthzBindAddress": "0.0.0.0:10256",
+        "metricsBindAddress": "127.0.0.1:10249",
+        "clientConnection": {"kubeconfig": format!("{KUBERNETES}/proxy.conf")},
+        "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::{bundle, config::tests::sample};
+
+    #[test]
+    fn the_units_of_a_worker_find_what_they_want() {
+        let config = NodeConfig::parse(&sample("worker").to_string()).unwrap();
+        let bundle = serde_json::from_value(bundle::tests::worker()).unwrap();
+        let files = worker(&config, &bundle, "192.168.77.30".parse().unwrap());
+        for (path, mode, word) in [
+            ("/etc/kubernetes/pki/ca.crt", 0o644, "CA"),
+            ("/etc/kubernetes/bootstrap-kubelet.conf", 0o600, "\"token\": \"boot\""),
+            ("/etc/kubernetes/proxy.conf", 0o600, "https://203.0.113.17:6443"),
+            ("/etc/kubernetes/node-agent.conf", 0o600, "client-key-data"),
+            (
+                "/etc/kubernetes/kubelet.env",
+                0o644,
+                "KUBELET_ARGS=--cloud-provider=external --hostname-override=demo-worker-0 --node-ip=192.168.77.30\n",
+            ),
+            ("/etc/kubernetes/kube-proxy.yaml", 0o644, "\"clusterCIDR\": \"10.240.0.0/16\""),
+            ("/etc/kubernetes/kubelet.yaml", 0o644, "\"10.96.0.10\""),
+        ] {
+            let file = files.iter().find(|file| file.path == path).unwrap();
+            assert!(file.content.contains(word), "{path}: {}", file.content);
+            assert_eq!(file.mode, mode, "{path}");
+        }
+        assert_eq!(files.len(), 7);
+    }
+}
