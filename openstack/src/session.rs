@@ -188,7 +188,7 @@ fn http_client(config: &CloudConfig) -> Result<reqwest::Client, LoginError> {
         .connect_timeout(config.timeouts.connect)
         .timeout(config.timeouts.answer)
         .pool_idle_timeout(Duration::from_secs(30))
-        .user_agent(concat!("ake/", env!("CARGO_PKG_VERSION")))
+        .user_agent(&config.user_agent)
         .use_rustls_tls();
     let wrong = |value: &str, expected: String| LoginError::Configuration {
         field: "ca-file",

@@ -28,6 +28,8 @@ pub struct CloudConfig {
     pub auth: Auth,
     /// How long we wait.
     pub timeouts: Timeouts,
+    /// What we call ourselves in the services' access logs: `program/version`.
+    pub user_agent: String,
     /// Section `[AKE]`.
     pub ake: Ake,
     /// Section `[BlockStorage]`.
@@ -47,6 +49,7 @@ impl CloudConfig {
             ca_file: None,
             auth,
             timeouts: Timeouts::default(),
+            user_agent: user_agent(),
             ake: Ake::default(),
             block_storage: BlockStorage::default(),
             warnings: Vec::new(),
@@ -64,6 +67,13 @@ impl CloudConfig {
             .map_err(|e| ConfigError::Unreadable { path: path.to_owned(), reason: e.to_string() })?;
         Self::parse(&text).map_err(|e| ConfigError::InFile { path: path.to_owned(), error: Box::new(e) })
     }
+}
+
+/// The running program's name and our version.
+fn user_agent() -> String {
+    let program =
+        std::env::current_exe().ok().and_then(|path| path.file_stem()?.to_str().map(ToOwned::to_owned));
+    format!("{}/{}", program.as_deref().unwrap_or("ake"), env!("CARGO_PKG_VERSION"))
 }
 
 /// Who we are.
