@@ -1,0 +1,155 @@
+"""The templates, read by Heat's own code with the plugin loaded as heat-engine loads it.
+
+Run in a virtual environment that has openstack-heat; AKE_HEAT_PLUGIN is the folder that heat.conf's
+plugin_dirs would name.
+"""
+import json
+import os
+import pathlib
+import subprocess
+import unittest
+from unittest import mock
+
+from oslo_service import backend
+backend.init_backend(backend.BackendType.THREADING)
+
+from heat.common import context  # noqa: E402
+from heat.common import messaging  # noqa: E402
+from heat.common import template_format  # noqa: E402
+from heat.db import api as db_api  # noqa: E402
+from heat.db import models  # noqa: E402
+from heat.engine import constraints  # noqa: E402
+from heat.engine import environment  # noqa: E402
+from heat.engine import resources  # noqa: E402
+from heat.engine import stack  # noqa: E402
+from heat.engine import template  # noqa: E402
+from heat.engine.clients.os import neutron  # noqa: E402
+from oslo_config import cfg  # noqa: E402
+from oslo_db import options  # noqa: E402
+
+PLUGIN = pathlib.Path(os.environ['AKE_HEAT_PLUGIN'])
+PROGRAM = PLUGIN.parent / 'bin' / 'ake-heat'
+TEMPLATES = pathlib.Path(__file__).resolve().parents[3] / 'templates'
+CSR = '-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----\n'
+GIVEN = {'network': 'provider', 'admin_csr': CSR, 'application_credential_id': 'marker-id',
+         'application_credential_secret': 'marker-secret'}
+
+
+def setUpModule():
+    options.set_defaults(cfg.CONF, connection='sqlite://')
+    cfg.CONF([], project='heat')
+    cfg.CONF.set_override('plugin_dirs', [str(PLUGIN)])
+    cfg.CONF.set_override('encrypt_parameters_and_properties', True)
+    models.BASE.metadata.create_all(db_api.get_engine())
+    messaging.setup('fake://', optional=True)
+    resources.initialise()
+
+
+def dummy_context():
+    return context.RequestContext.from_dict({
+        'tenant_id': 'project', 'tenant': 'demo', 'username': 'demo', 'user_id': 'user', 'roles': ['member'],
+        'is_admin': False, 'auth_url': 'http://keystone.test/v3', 'auth_token': 'token', 'region_name': None})
+
+
+def make(name='demo', change=None, **given):
+    """The cluster's stack, not created."""
+    files = {path.name: path.read_text() for path in TEMPLATES.glob('*.yaml')}
+    text = template_format.parse(files['cluster.yaml'])
+    if change:
+        change(text)
+    env = environment.Environment({'parameters': {**GIVEN, **given}})
+    return stack.Stack(dummy_context(), name, template.Template(text, files=files, env=env))
+
+
+class WithoutCloud(unittest.TestCase):
+    """What would ask the cloud at validation says yes."""
+
+    def setUp(self):
+        ours = constraints.CustomConstraint.validate
+
+        def validate(constraint, value, schema=None, context=None):
+            if constraint.name.split('.')[0] not in ('neutron', 'nova', 'glance'):
+                ours(constraint, value, schema, context)
+        for patch in (
+                mock.patch.object(constraints.CustomConstraint, 'validate', validate),
+                mock.patch.object(neutron.NeutronClientPlugin, 'find_resourceid_by_name_or_id',
+                                  lambda self, *a, **kw: 'network-id'),
+                mock.patch.object(neutron.NeutronClientPlugin, 'has_extension', lambda *a: True)):
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def refused(self, *words, **given):
+        with self.assertRaises(Exception) as raised:
+            make(**given).validate()
+        for word in words:
+            self.assertIn(word, str(raised.exception))
+        self.assertNotIn('marker-secret', str(raised.exception))
+
+
+class Types(unittest.TestCase):
+    def test_heat_shows_what_the_program_declares(self):
+        kinds = json.loads(subprocess.run([PROGRAM, 'schema'], check=True, capture_output=True).stdout)
+        self.assertEqual(len(kinds), 6)
+        for kind in kinds:
+            found = resources.global_env().get_class(kind['name'])
+            self.assertEqual(set(found.properties_schema), {prop['name'] for prop in kind['properties']})
+            self.assertEqual(set(found.attributes_schema) - {'show'}, {a['name'] for a in kind['attributes']})
+            for prop in kind['properties']:
+                shown = found.properties_schema[prop['name']]
+                self.assertEqual(shown.required, prop['required'])
+                self.assertEqual(shown.description, prop['description'])
+                self.assertEqual(shown.update_allowed, prop['change'] == 'updates')
+                self.assertEqual(len(shown.constraints), len(prop['constraints']))
+
+
+class Cluster(WithoutCloud):
+    def test_the_template_is_valid(self):
+        made = make()
+        made.validate()
+        self.assertEqual(set(made.outputs), {'cluster_id', 'api_address', 'api_url', 'ca', 'admin_certificate',
+                                             'pod_range', 'vip_blocks'})
+
+    def test_cleanup_is_the_first_to_go_and_registration_the_last(self):
+        made = make()
+        order = [rsrc.name for rsrc in made.dependencies]
+        self.assertEqual((order[0], order[-1]), ('registration', 'cleanup'))
+        before = {('load_balancer', 'master_nodes'), ('vip', 'load_balancer'), ('master_ports', 'master_nodes'),
+                  ('security_group', 'master_ports'), ('credentials', 'worker_nodes')}
+        for first, then in before:
+            self.assertLess(order.index(first), order.index(then))
+
+    def test_hidden_parameters_are_hidden(self):
+        shown = dict(make().parameters.map(str, lambda p: p.hidden()))
+        self.assertEqual(set(shown), {'application_credential_id', 'application_credential_secret'})
+
+    def test_wrong_values_are_named(self):
+        self.refused('name', 'Demo_1', 'does not match', name='Demo_1')
+        self.refused('workers', '-1', workers=-1)
+        self.refused('masters', '2', masters=2)
+        self.refused('admin_csr', admin_csr='hello')
+        self.refused('service_range', 'x', kubernetes={'service_range': 'x'})
+        self.refused('servicerange', kubernetes={'servicerange': '10.96.0.0/16'})
+
+    def test_a_credential_must_be_in_a_hidden_parameter(self):
+        for parameter in ('network', 'no_such'):
+            def change(text):
+                text['resources']['credentials']['properties']['application_credential_secret'] = parameter
+            self.refused('application_credential_secret', parameter, 'hidden parameter', change=change)
+
+    def test_masters_are_known_by_their_ipv4_address(self):
+        made = make()
+        made.validate()
+        def fixed(*addresses):
+            return [{'subnet_id': 's', 'ip_address': address} for address in addresses]
+        ports = {'name': ['demo-master-0', 'demo-master-1'], 'refs': ['p0', 'p1'],
+                 'fixed_ips': [fixed('fd00:77::5', '192.168.77.20'), fixed('192.168.77.21')]}
+        with mock.patch.object(type(made['master_ports']), 'FnGetAtt', lambda self, key, *path: ports[key]):
+            made['master_ports'].action, made['master_ports'].status = 'CREATE', 'COMPLETE'
+            definition = made['masters_known'].t
+            value = definition.properties(made['masters_known'].properties_schema)['value']
+        self.assertEqual(value, [{'name': 'demo-master-0', 'address': '192.168.77.20'},
+                                 {'name': 'demo-master-1', 'address': '192.168.77.21'}])
+
+
+if __name__ == '__main__':
+    unittest.main()
