@@ -20,10 +20,15 @@ from heat.db import api as db_api  # noqa: E402
 from heat.db import models  # noqa: E402
 from heat.engine import constraints  # noqa: E402
 from heat.engine import environment  # noqa: E402
+from heat.engine import node_data  # noqa: E402
 from heat.engine import resources  # noqa: E402
 from heat.engine import stack  # noqa: E402
+from heat.engine import stk_defn  # noqa: E402
 from heat.engine import template  # noqa: E402
+from heat.engine.clients.os import glance  # noqa: E402
 from heat.engine.clients.os import neutron  # noqa: E402
+from heat.engine.clients.os import nova  # noqa: E402
+from heat.engine.resources.openstack.nova import server  # noqa: E402
 from oslo_config import cfg  # noqa: E402
 from oslo_db import options  # noqa: E402
 
@@ -70,11 +75,15 @@ class WithoutCloud(unittest.TestCase):
         def validate(constraint, value, schema=None, context=None):
             if constraint.name.split('.')[0] not in ('neutron', 'nova', 'glance'):
                 ours(constraint, value, schema, context)
-        for patch in (
-                mock.patch.object(constraints.CustomConstraint, 'validate', validate),
-                mock.patch.object(neutron.NeutronClientPlugin, 'find_resourceid_by_name_or_id',
-                                  lambda self, *a, **kw: 'network-id'),
-                mock.patch.object(neutron.NeutronClientPlugin, 'has_extension', lambda *a: True)):
+        for owner, name, stand_in in (
+                (constraints.CustomConstraint, 'validate', validate),
+                (neutron.NeutronClientPlugin, 'find_resourceid_by_name_or_id', lambda *a, **kw: 'network-id'),
+                (neutron.NeutronClientPlugin, 'has_extension', lambda *a: True),
+                (glance.GlanceClientPlugin, 'find_image_by_name_or_id', lambda *a: 'image-id'),
+                (nova.NovaClientPlugin, 'find_flavor_by_name_or_id', lambda *a: 'flavor-id'),
+                (nova.NovaClientPlugin, 'absolute_limits', lambda *a: {'maxServerMeta': 128}),
+                (server.Server, '_validate_image_flavor', lambda *a: None)):
+            patch = mock.patch.object(owner, name, stand_in)
             patch.start()
             self.addCleanup(patch.stop)
 
@@ -138,15 +147,15 @@ class Cluster(WithoutCloud):
 
     def test_masters_are_known_by_their_ipv4_address(self):
         made = make()
-        made.validate()
+
         def fixed(*addresses):
             return [{'subnet_id': 's', 'ip_address': address} for address in addresses]
-        ports = {'name': ['demo-master-0', 'demo-master-1'], 'refs': ['p0', 'p1'],
-                 'fixed_ips': [fixed('fd00:77::5', '192.168.77.20'), fixed('192.168.77.21')]}
-        with mock.patch.object(type(made['master_ports']), 'FnGetAtt', lambda self, key, *path: ports[key]):
-            made['master_ports'].action, made['master_ports'].status = 'CREATE', 'COMPLETE'
-            definition = made['masters_known'].t
-            value = definition.properties(made['masters_known'].properties_schema)['value']
+        node = node_data.NodeData(1, 'master_ports', 'uuid', 'ref', {
+            'name': ['demo-master-0', 'demo-master-1'],
+            'fixed_ips': [fixed('fd00:77::5', '192.168.77.20'), fixed('192.168.77.21')]}, 'CREATE', 'COMPLETE')
+        stk_defn.update_resource_data(made.defn, 'master_ports', node)
+        known = made['masters_known']
+        value = known.t.properties(known.properties_schema)['value']
         self.assertEqual(value, [{'name': 'demo-master-0', 'address': '192.168.77.20'},
                                  {'name': 'demo-master-1', 'address': '192.168.77.21'}])
 
