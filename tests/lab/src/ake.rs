@@ -43,7 +43,7 @@ const SERVICES: [Service; 2] = [
         netns: "balancer",
         address: "192.168.77.2:9512",
         health: None,
-        words: &["--config"],
+        words: &["serve", "--config"],
         config: "xdp.toml",
     },
     Service {
