@@ -1,6 +1,8 @@
 //! A cage with the lab's network and nothing else, for one test.
 #![allow(dead_code)] // each test uses its own part of it
 
+pub(crate) mod server;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
