@@ -46,7 +46,7 @@ impl<'a> Cluster<'a> {
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": stack,
             "clusters": [{"name": stack, "cluster": {
-                "server": find("api_address")?, "certificate-authority-data": encoded("ca.crt")?}}],
+                "server": find("api_url")?, "certificate-authority-data": encoded("ca.crt")?}}],
             "users": [{"name": "admin", "user": {
                 "client-certificate-data": encoded("admin.crt")?, "client-key-data": encoded("admin.key")?}}],
             "contexts": [{"name": stack, "context": {"cluster": stack, "user": "admin"}}],
