@@ -160,3 +160,6 @@ fn own_address(config: &NodeConfig, seen: &observe::Observed) -> Option<IpAddr> 
         .ok()
         .filter(|address| uplink.addresses.iter().any(|network| network.ip() == *address))
 }
+
+#[cfg(test)]
+mod tests;

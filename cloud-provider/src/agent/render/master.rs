@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn keys_are_for_root_alone() {
         for file in rendered(|_| ()) {
-            let secret = ["KEY-----", "client-key-data", "se\\\"cr", "boot"]
+            let secret = ["KEY-----", "SAK", "client-key-data", "se\\\"cr", "boot"]
                 .iter()
                 .any(|word| file.content.contains(word));
             assert_eq!(file.mode == 0o600, secret, "{file:?}");

@@ -10,7 +10,7 @@ use crate::agent::{api::innermost, config::Signal};
 
 /// What a handle takes.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Report<'a> {
+pub(super) struct Report<'a> {
     /// `SUCCESS` or `FAILURE`.
     pub status: &'a str,
     /// What the stack's events show.
@@ -40,7 +40,7 @@ pub enum Error {
 }
 
 /// Sends it, again and again until it is taken or the deadline is over.
-pub async fn send(
+pub(super) async fn send(
     to: &Signal,
     trusted: &[String],
     report: &Report<'_>,

@@ -12,7 +12,7 @@ const EXIT_EXEC: &str = "203";
 
 /// What the units of a node amount to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// All are active.
     Up,
     /// Some are not yet.
@@ -23,7 +23,7 @@ pub enum Verdict {
 
 /// Units that must be active, in the order in which a fault in one explains those after it.
 #[must_use]
-pub fn of_role(role: Role) -> &'static [&'static str] {
+pub(super) fn of_role(role: Role) -> &'static [&'static str] {
     match role {
         Role::Master => &[
             "ake-join.service",
@@ -48,7 +48,7 @@ pub fn of_role(role: Role) -> &'static [&'static str] {
 }
 
 /// Asks systemd.
-pub async fn verdict(units: &[&str]) -> Verdict {
+pub(super) async fn verdict(units: &[&str]) -> Verdict {
     let mut arguments =
         vec!["show", "--property=Id,LoadState,ActiveState,SubState,Result,NRestarts,ExecMainStatus"];
     arguments.extend(units);
