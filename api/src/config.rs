@@ -247,7 +247,9 @@ impl Config {
         match (&self.keystone.password, &self.keystone.password_file) {
             (Some(password), _) => Ok(password.clone()),
             (None, Some(path)) => Ok(read("keystone.password_file", path)?.trim_end().to_owned()),
-            (None, None) => Err(value("keystone.password_file", "nothing", "the file of the service user's password")),
+            (None, None) => {
+                Err(value("keystone.password_file", "nothing", "the file of the service user's password"))
+            }
         }
     }
 
@@ -288,7 +290,11 @@ impl Config {
             }
         }
         if self.device.check_sources.is_empty() {
-            return Err(value("device.check_sources", "[]", "the balancers' addresses on the nodes' network"));
+            return Err(value(
+                "device.check_sources",
+                "[]",
+                "the balancers' addresses on the nodes' network",
+            ));
         }
         self.device.check_sources.iter().try_for_each(|range| canonical("device.check_sources", *range))
     }
@@ -336,11 +342,19 @@ impl Network {
 impl Vip {
     fn check(&self, key: &str) -> Result<(), ConfigError> {
         let Some(span) = Span::between(self.first, self.last) else {
-            return Err(value(&format!("{key}.last"), self.last, format!("an address behind first, {}", self.first)));
+            return Err(value(
+                &format!("{key}.last"),
+                self.last,
+                format!("an address behind first, {}", self.first),
+            ));
         };
         let (lowest, highest) = if self.first.is_ipv4() { (24, 32) } else { (120, 128) };
         if !(lowest..=highest).contains(&self.block_prefix) {
-            return Err(value(&format!("{key}.block_prefix"), self.block_prefix, format!("{lowest} to {highest}")));
+            return Err(value(
+                &format!("{key}.block_prefix"),
+                self.block_prefix,
+                format!("{lowest} to {highest}"),
+            ));
         }
         if span.blocks(self.block_prefix) == 0 {
             return Err(value(

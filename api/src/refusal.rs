@@ -117,8 +117,11 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let problem =
-            Problem { code: self.kind.code().to_owned(), message: self.message.clone(), field: self.field.clone() };
+        let problem = Problem {
+            code: self.kind.code().to_owned(),
+            message: self.message.clone(),
+            field: self.field.clone(),
+        };
         let mut response = (self.kind.status(), Json(problem)).into_response();
         response.extensions_mut().insert(self);
         response

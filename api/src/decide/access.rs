@@ -49,14 +49,21 @@ impl Caller {
                 ),
             ));
         }
-        let needed: &[&str] =
-            if is_read(method) { &["reader", "member", "manager", "admin"] } else { &["member", "manager", "admin"] };
+        let needed: &[&str] = if is_read(method) {
+            &["reader", "member", "manager", "admin"]
+        } else {
+            &["member", "manager", "admin"]
+        };
         if self.roles.iter().any(|role| needed.iter().any(|n| role.eq_ignore_ascii_case(n))) {
             return Ok(());
         }
         Err(Refusal::new(
             Kind::Forbidden,
-            format!("{method} {path} needs one of the roles {}; the token has {}", needed.join(", "), listed(&self.roles)),
+            format!(
+                "{method} {path} needs one of the roles {}; the token has {}",
+                needed.join(", "),
+                listed(&self.roles)
+            ),
         ))
     }
 }
@@ -219,13 +226,18 @@ mod tests {
             (&["heat_stack_owner"], "GET", false),
             (&[], "GET", false),
         ] {
-            assert_eq!(caller(roles, None).admit(method, "/v1/clusters").is_ok(), expected, "{roles:?} {method}");
+            assert_eq!(
+                caller(roles, None).admit(method, "/v1/clusters").is_ok(),
+                expected,
+                "{roles:?} {method}"
+            );
         }
     }
 
     #[test]
     fn access_rules_limit_and_the_refusal_names_the_call() {
-        let limited = caller(&["member"], Some(&[("ake", "GET", "/v1/clusters/*"), ("compute", "PUT", "/**")]));
+        let limited =
+            caller(&["member"], Some(&[("ake", "GET", "/v1/clusters/*"), ("compute", "PUT", "/**")]));
         assert!(limited.admit("GET", "/v1/clusters/a").is_ok());
         let refusal = limited.admit("PUT", "/v1/clusters/a").unwrap_err();
         assert!(refusal.message.contains("no access rule for PUT /v1/clusters/a"), "{refusal}");

@@ -18,7 +18,11 @@ pub enum Choice {
 }
 
 /// Chooses the wished address, or the lowest free one of the family.
-pub fn choose(request: &AddressRequest, blocks: &[IpNetwork], taken: &BTreeSet<IpAddr>) -> Result<Choice, Refusal> {
+pub fn choose(
+    request: &AddressRequest,
+    blocks: &[IpNetwork],
+    taken: &BTreeSet<IpAddr>,
+) -> Result<Choice, Refusal> {
     if let Some(wished) = request.address {
         return if !blocks.iter().any(|b| b.contains(wished)) {
             Err(Refusal::invalid(
@@ -95,6 +99,9 @@ mod tests {
         assert!(refusal.message.contains("203.0.113.18: already taken"), "{refusal}");
         let refusal = choose(&wish(Some("203.0.113.40"), Family::V4), &blocks(), &taken(&[])).unwrap_err();
         assert_eq!(refusal.kind, Kind::Invalid);
-        assert!(refusal.message.contains("203.0.113.40") && refusal.message.contains("203.0.113.16/30"), "{refusal}");
+        assert!(
+            refusal.message.contains("203.0.113.40") && refusal.message.contains("203.0.113.16/30"),
+            "{refusal}"
+        );
     }
 }

@@ -34,7 +34,9 @@ pub struct PairPlan {
 pub fn minimal(ranges: impl IntoIterator<Item = IpNetwork>) -> BTreeSet<IpNetwork> {
     let all: BTreeSet<IpNetwork> = ranges.into_iter().collect();
     all.iter()
-        .filter(|range| !all.iter().any(|other| other != *range && Span::of(*other).contains(Span::of(**range))))
+        .filter(|range| {
+            !all.iter().any(|other| other != *range && Span::of(*other).contains(Span::of(**range)))
+        })
         .copied()
         .collect()
 }
@@ -70,7 +72,9 @@ pub fn plan(
     let mut after = foreign;
     after.extend(ours.iter().map(|range| Pair { range: *range, mac: mac.to_owned() }));
     let same = actual.len() == after.len()
-        && after.iter().all(|a| actual.iter().any(|b| a.range == b.range && a.mac.eq_ignore_ascii_case(&b.mac)));
+        && after
+            .iter()
+            .all(|a| actual.iter().any(|b| a.range == b.range && a.mac.eq_ignore_ascii_case(&b.mac)));
     Ok(PairPlan { write: (!same).then_some(after), ours })
 }
 
@@ -99,7 +103,13 @@ mod tests {
         for (actual, written, wanted, expected, ours) in [
             (&[][..], &[][..], &["10.240.1.0/24"][..], Some(&["10.240.1.0/24"][..]), &["10.240.1.0/24"][..]),
             (&["10.240.1.0/24"], &["10.240.1.0/24"], &["10.240.1.0/24"], None, &["10.240.1.0/24"]),
-            (&["10.9.9.9/32"], &[], &["10.240.1.0/24"], Some(&["10.9.9.9/32", "10.240.1.0/24"]), &["10.240.1.0/24"]),
+            (
+                &["10.9.9.9/32"],
+                &[],
+                &["10.240.1.0/24"],
+                Some(&["10.9.9.9/32", "10.240.1.0/24"]),
+                &["10.240.1.0/24"],
+            ),
             (&["10.9.9.9/32", "10.240.1.0/24"], &["10.240.1.0/24"], &[], Some(&["10.9.9.9/32"]), &[]),
             // what somebody else had written already stays theirs
             (&["10.240.1.0/24"], &[], &["10.240.1.0/24"], None, &[]),

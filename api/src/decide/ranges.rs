@@ -45,7 +45,9 @@ impl Span {
     #[must_use]
     pub fn blocks(self, prefix: u8) -> u128 {
         match (self.first_block(prefix), block_size(self.v4, prefix)) {
-            (Some(first), Some(size)) if self.last - first >= size - 1 => (self.last - first - (size - 1)) / size + 1,
+            (Some(first), Some(size)) if self.last - first >= size - 1 => {
+                (self.last - first - (size - 1)) / size + 1
+            }
             _ => 0,
         }
     }
@@ -78,7 +80,9 @@ pub fn lowest_free(span: Span, prefix: u8, taken: &[Span]) -> Result<IpNetwork, 
     let mut taken: Vec<Span> = taken.iter().filter(|t| t.overlaps(span)).copied().collect();
     taken.sort_by_key(|t| t.first);
     loop {
-        let Some(last) = first.checked_add(size - 1).filter(|last| *last <= span.last) else { return Err(full) };
+        let Some(last) = first.checked_add(size - 1).filter(|last| *last <= span.last) else {
+            return Err(full);
+        };
         let candidate = Span { first, last, v4: span.v4 };
         match taken.iter().filter(|t| t.overlaps(candidate)).map(|t| t.last).max() {
             None => return IpNetwork::new(address(first, span.v4), prefix).map_err(|_| full),
@@ -91,7 +95,12 @@ pub fn lowest_free(span: Span, prefix: u8, taken: &[Span]) -> Result<IpNetwork, 
 }
 
 /// The pod range of a new cluster on a network whose clusters have `taken`.
-pub fn pod_range(network: &str, pool: IpNetwork, prefix: u8, taken: &[IpNetwork]) -> Result<IpNetwork, Refusal> {
+pub fn pod_range(
+    network: &str,
+    pool: IpNetwork,
+    prefix: u8,
+    taken: &[IpNetwork],
+) -> Result<IpNetwork, Refusal> {
     let spans: Vec<Span> = taken.iter().map(|t| Span::of(*t)).collect();
     lowest_free(Span::of(pool), prefix, &spans).map_err(|full| {
         let used = taken.iter().filter(|t| Span::of(**t).overlaps(Span::of(pool))).count();
@@ -125,7 +134,11 @@ fn number(address: IpAddr) -> u128 {
 }
 
 fn address(number: u128, v4: bool) -> IpAddr {
-    if v4 { Ipv4Addr::from_bits(u32::try_from(number).unwrap_or(u32::MAX)).into() } else { Ipv6Addr::from_bits(number).into() }
+    if v4 {
+        Ipv4Addr::from_bits(u32::try_from(number).unwrap_or(u32::MAX)).into()
+    } else {
+        Ipv6Addr::from_bits(number).into()
+    }
 }
 
 #[cfg(test)]
@@ -147,11 +160,23 @@ mod tests {
         for (first, last, prefix, taken, expected) in [
             ("203.0.113.16", "203.0.113.239", 28, &[][..], Some("203.0.113.16/28")),
             ("203.0.113.17", "203.0.113.239", 28, &[], Some("203.0.113.32/28")),
-            ("203.0.113.16", "203.0.113.239", 28, &["203.0.113.16/28", "203.0.113.48/28"], Some("203.0.113.32/28")),
+            (
+                "203.0.113.16",
+                "203.0.113.239",
+                28,
+                &["203.0.113.16/28", "203.0.113.48/28"],
+                Some("203.0.113.32/28"),
+            ),
             ("203.0.113.16", "203.0.113.239", 28, &["203.0.113.20/32"], Some("203.0.113.32/28")),
             ("203.0.113.16", "203.0.113.239", 28, &["203.0.113.0/24"], None),
             ("203.0.113.16", "203.0.113.30", 28, &[], None),
-            ("2001:db8:113::10", "2001:db8:113::ffff", 124, &["2001:db8:113::10/124"], Some("2001:db8:113::20/124")),
+            (
+                "2001:db8:113::10",
+                "2001:db8:113::ffff",
+                124,
+                &["2001:db8:113::10/124"],
+                Some("2001:db8:113::20/124"),
+            ),
             ("2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", 124, &[], Some("2001:db8::/124")),
             ("0.0.0.0", "255.255.255.255", 0, &[], Some("0.0.0.0/0")),
             ("192.0.2.0", "192.0.2.1", 33, &[], None),

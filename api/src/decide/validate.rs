@@ -59,7 +59,11 @@ pub fn cluster(request: &ClusterRequest) -> Result<(), Refusal> {
         ));
     }
     if request.network.is_empty() {
-        return Err(Refusal::invalid("network", "\"\"", "expected the id of the Neutron network of the cluster's nodes"));
+        return Err(Refusal::invalid(
+            "network",
+            "\"\"",
+            "expected the id of the Neutron network of the cluster's nodes",
+        ));
     }
     Ok(())
 }
@@ -70,7 +74,8 @@ pub fn check(check: &Check) -> Result<(), Refusal> {
         Check::Tcp { port } => port_number("check.port", *port),
         Check::Http { port, path } => {
             port_number("check.port", *port)?;
-            let fits = path.starts_with('/') && path.len() <= 255 && path.bytes().all(|b| b.is_ascii_graphic());
+            let fits =
+                path.starts_with('/') && path.len() <= 255 && path.bytes().all(|b| b.is_ascii_graphic());
             if fits {
                 return Ok(());
             }
@@ -239,7 +244,10 @@ mod tests {
         let pods = "10.240.0.0/16".parse().unwrap();
         assert!(node_port(&request(&["10.240.3.0/24"]), pods).is_ok());
         let refusal = node_port(&request(&["10.241.3.0/24"]), pods).unwrap_err();
-        assert!(refusal.message.contains("10.241.3.0/24") && refusal.message.contains("10.240.0.0/16"), "{refusal}");
+        assert!(
+            refusal.message.contains("10.241.3.0/24") && refusal.message.contains("10.240.0.0/16"),
+            "{refusal}"
+        );
         assert!(node_port(&request(&["10.240.3.1/24"]), pods).is_err());
         assert!(node_port(&request(&["0.0.0.0/0"]), pods).is_err());
     }

@@ -122,7 +122,9 @@ impl Wanted {
     }
 
     /// Reads the documents back.
-    pub fn from_objects(objects: impl IntoIterator<Item = (String, Value)>) -> Result<Self, UnreadableObject> {
+    pub fn from_objects(
+        objects: impl IntoIterator<Item = (String, Value)>,
+    ) -> Result<Self, UnreadableObject> {
         let mut wanted = Self::default();
         for (path, body) in objects {
             wanted.read(&path, body).map_err(|reason| UnreadableObject { path, reason })?;
@@ -163,7 +165,8 @@ impl Wanted {
     pub fn pairs_of(&self, port: &str, blocks: &[IpNetwork]) -> std::collections::BTreeSet<IpNetwork> {
         let Some(askers) = self.node_ports.get(port) else { return Default::default() };
         super::pairs::minimal(askers.values().flat_map(|ask| {
-            let addresses = ask.addresses.iter().filter_map(|name| self.addresses.get(name)).map(|a| IpNetwork::from(*a));
+            let addresses =
+                ask.addresses.iter().filter_map(|name| self.addresses.get(name)).map(|a| IpNetwork::from(*a));
             let blocks = blocks.iter().copied().filter(|_| ask.vip_blocks);
             ask.pod_ranges.iter().copied().chain(addresses).chain(blocks).collect::<Vec<_>>()
         }))

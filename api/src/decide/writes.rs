@@ -105,7 +105,12 @@ impl From<Refusal> for Stop {
 }
 
 /// Applies writes in order. On an error nothing counts.
-pub fn apply(cluster: &ClusterRecord, wanted: &Wanted, facts: &Facts, writes: &[Write]) -> Result<Wanted, Stop> {
+pub fn apply(
+    cluster: &ClusterRecord,
+    wanted: &Wanted,
+    facts: &Facts,
+    writes: &[Write],
+) -> Result<Wanted, Stop> {
     let mut next = wanted.clone();
     for write in writes {
         Judge { cluster, facts, wanted: &mut next }.write(write)?;
@@ -209,7 +214,9 @@ impl Judge<'_> {
 
     fn delete_address(&mut self, name: &str) -> Result<(), Refusal> {
         if let Some((user, _)) = self.wanted.load_balancers.iter().find(|(_, lb)| lb.address == name) {
-            return Err(Refusal::conflict(format!("address {name}: load balancer {user} uses it; delete that first")));
+            return Err(Refusal::conflict(format!(
+                "address {name}: load balancer {user} uses it; delete that first"
+            )));
         }
         for (port, askers) in &mut self.wanted.node_ports {
             for (asker, ask) in askers {
@@ -251,9 +258,12 @@ impl Judge<'_> {
     }
 
     fn delete_pool(&mut self, name: &str) -> Result<(), Refusal> {
-        let user = self.wanted.load_balancers.iter().find(|(_, lb)| lb.listeners.iter().any(|l| l.pool == name));
+        let user =
+            self.wanted.load_balancers.iter().find(|(_, lb)| lb.listeners.iter().any(|l| l.pool == name));
         if let Some((user, _)) = user {
-            return Err(Refusal::conflict(format!("pool {name}: load balancer {user} uses it; delete that first")));
+            return Err(Refusal::conflict(format!(
+                "pool {name}: load balancer {user} uses it; delete that first"
+            )));
         }
         self.wanted.pools.remove(name);
         Ok(())
@@ -272,13 +282,13 @@ impl Judge<'_> {
 
     fn member(&self, name: &str, request: &MemberRequest) -> Result<WantedMember, Refusal> {
         let ClusterRecord { project, network, .. } = self.cluster;
-        let expected = format!(
-            "expected a fixed address of a server's port of project {project} on network {network}"
-        );
+        let expected =
+            format!("expected a fixed address of a server's port of project {project} on network {network}");
         let refuse = |found: String| {
             Refusal::invalid("address", request.address, format!("member {name}: {expected}; {found}"))
         };
-        let port = self.facts.with_address(request.address).ok_or_else(|| refuse("there is none".to_owned()))?;
+        let port =
+            self.facts.with_address(request.address).ok_or_else(|| refuse("there is none".to_owned()))?;
         if port.project != *project || port.network != *network {
             return Err(refuse("there is none".to_owned()));
         }
@@ -353,7 +363,9 @@ impl Judge<'_> {
     fn put_node_port(&mut self, port: &str, request: &NodePortRequest) -> Result<(), Refusal> {
         validate::port_id(port)?;
         validate::node_port(request, self.cluster.pod_range)?;
-        if let Some(missing) = request.addresses.iter().find(|name| !self.wanted.addresses.contains_key(*name)) {
+        if let Some(missing) =
+            request.addresses.iter().find(|name| !self.wanted.addresses.contains_key(*name))
+        {
             return Err(Refusal::invalid(
                 "addresses",
                 missing,
@@ -361,7 +373,8 @@ impl Judge<'_> {
             ));
         }
         let ClusterRecord { project, network, .. } = self.cluster;
-        let fact = self.facts.with_id(port).filter(|fact| fact.project == *project && fact.network == *network);
+        let fact =
+            self.facts.with_id(port).filter(|fact| fact.project == *project && fact.network == *network);
         if fact.is_none() {
             return Err(Refusal::invalid(
                 "port",

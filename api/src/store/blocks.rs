@@ -32,13 +32,11 @@ struct Row {
 impl Store {
     /// All blocks of all clusters, or of one.
     pub async fn blocks(&self, cluster: Option<ClusterId>) -> Result<Vec<BlockRecord>, StoreError> {
-        const ALL: &str = "SELECT block, cluster, network, subnet, port FROM blocks";
-        let rows: Vec<Row> = match cluster {
-            Some(cluster) => {
-                sqlx::query_as(&format!("{ALL} WHERE cluster = ? ORDER BY position, block")).bind(cluster.to_string())
-            }
-            None => sqlx::query_as(&format!("{ALL} ORDER BY position, block")),
-        }
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT block, cluster, network, subnet, port FROM blocks WHERE ?1 IS NULL OR cluster = ?1 \
+             ORDER BY position, block",
+        )
+        .bind(cluster.map(|cluster| cluster.to_string()))
         .fetch_all(&self.pool)
         .await?;
         rows.into_iter()

@@ -38,7 +38,10 @@ impl Store {
             if bool::from(old_claim.ct_eq(&digest)) && old_ciphertext == ciphertext {
                 return Ok(false);
             }
-            sqlx::query("DELETE FROM redeemed WHERE claim = ?").bind(old_claim).execute(&mut *transaction).await?;
+            sqlx::query("DELETE FROM redeemed WHERE claim = ?")
+                .bind(old_claim)
+                .execute(&mut *transaction)
+                .await?;
         }
         sqlx::query("INSERT OR REPLACE INTO bundles (cluster, role, claim, ciphertext) VALUES (?, ?, ?, ?)")
             .bind(&id)
@@ -52,7 +55,12 @@ impl Store {
     }
 
     /// Whether this claim belongs to another bundle than the one of this cluster and role.
-    pub async fn claim_is_taken(&self, cluster: ClusterId, role: &str, claim: &str) -> Result<bool, StoreError> {
+    pub async fn claim_is_taken(
+        &self,
+        cluster: ClusterId,
+        role: &str,
+        claim: &str,
+    ) -> Result<bool, StoreError> {
         Ok(self.find_bundle(claim).await?.is_some_and(|found| found.cluster != cluster || found.role != role))
     }
 
@@ -67,7 +75,11 @@ impl Store {
                 .await?;
         match row {
             Some((cluster, role, stored, ciphertext)) if bool::from(stored.ct_eq(&digest)) => {
-                Ok(Some(BundleRecord { cluster: parsed("bundles.cluster", &cluster, "a UUID")?, role, ciphertext }))
+                Ok(Some(BundleRecord {
+                    cluster: parsed("bundles.cluster", &cluster, "a UUID")?,
+                    role,
+                    ciphertext,
+                }))
             }
             _ => Ok(None),
         }

@@ -44,19 +44,19 @@ struct Row {
     lease_transitions: i64,
 }
 
-const COLUMNS: &str = "SELECT id, name, project, network, pod_range, deleting, revision, lease_transitions FROM clusters";
+const COLUMNS: &str =
+    "SELECT id, name, project, network, pod_range, deleting, revision, lease_transitions FROM clusters";
 
 impl Store {
     /// All clusters, or those of a project, without what they want.
     pub async fn clusters(&self, project: Option<&str>) -> Result<Vec<ClusterRecord>, StoreError> {
         let mut connection = self.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
-        let rows: Vec<Row> = match project {
-            Some(project) => sqlx::query_as(&format!("{COLUMNS} WHERE project = ? ORDER BY id")).bind(project),
-            None => sqlx::query_as(&format!("{COLUMNS} ORDER BY id")),
-        }
-        .fetch_all(&mut *transaction)
-        .await?;
+        let rows: Vec<Row> =
+            sqlx::query_as(&format!("{COLUMNS} WHERE ?1 IS NULL OR project = ?1 ORDER BY id"))
+                .bind(project)
+                .fetch_all(&mut *transaction)
+                .await?;
         let mut records = Vec::with_capacity(rows.len());
         for row in rows {
             records.push(record(&mut transaction, row).await?);
@@ -220,10 +220,11 @@ impl Store {
 
     /// The cluster that an application credential belongs to.
     pub async fn cluster_of_credential(&self, credential: &str) -> Result<Option<ClusterId>, StoreError> {
-        let found: Option<String> = sqlx::query_scalar("SELECT cluster FROM credentials WHERE credential = ?")
-            .bind(credential)
-            .fetch_optional(&self.pool)
-            .await?;
+        let found: Option<String> =
+            sqlx::query_scalar("SELECT cluster FROM credentials WHERE credential = ?")
+                .bind(credential)
+                .fetch_optional(&self.pool)
+                .await?;
         found.map(|id| parsed("credentials.cluster", &id, "a UUID")).transpose()
     }
 
@@ -241,10 +242,8 @@ impl Store {
 
 async fn load(connection: &mut SqliteConnection, cluster: ClusterId) -> Result<Option<Loaded>, StoreError> {
     let id = cluster.to_string();
-    let row: Option<Row> = sqlx::query_as(&format!("{COLUMNS} WHERE id = ?"))
-        .bind(&id)
-        .fetch_optional(&mut *connection)
-        .await?;
+    let row: Option<Row> =
+        sqlx::query_as(&format!("{COLUMNS} WHERE id = ?")).bind(&id).fetch_optional(&mut *connection).await?;
     let Some(row) = row else { return Ok(None) };
     let record = record(connection, row).await?;
     let objects: Vec<(String, String)> = sqlx::query_as("SELECT path, body FROM objects WHERE cluster = ?")
@@ -270,11 +269,12 @@ async fn load(connection: &mut SqliteConnection, cluster: ClusterId) -> Result<O
 }
 
 async fn record(connection: &mut SqliteConnection, row: Row) -> Result<ClusterRecord, StoreError> {
-    let blocks: Vec<String> =
-        sqlx::query_scalar("SELECT block FROM blocks WHERE cluster = ? AND port IS NOT NULL ORDER BY position, block")
-            .bind(&row.id)
-            .fetch_all(connection)
-            .await?;
+    let blocks: Vec<String> = sqlx::query_scalar(
+        "SELECT block FROM blocks WHERE cluster = ? AND port IS NOT NULL ORDER BY position, block",
+    )
+    .bind(&row.id)
+    .fetch_all(connection)
+    .await?;
     Ok(ClusterRecord {
         id: parsed("clusters.id", &row.id, "a UUID")?,
         name: row.name,

@@ -9,7 +9,9 @@ use std::{path::Path, time::Duration};
 use lb_driver::model::Version;
 use sqlx::{
     Connection, Executor, SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{
+        SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+    },
 };
 
 pub use blocks::BlockRecord;
@@ -108,6 +110,12 @@ impl Store {
         let (epoch, number): (i64, i64) =
             sqlx::query_as("SELECT epoch, number FROM device WHERE one = 1").fetch_one(&self.pool).await?;
         Ok(Version { epoch: epoch.unsigned_abs(), number: number.unsigned_abs() })
+    }
+
+    /// Raises the version, where nothing else has changed.
+    pub async fn next_version(&self) -> Result<Version, StoreError> {
+        raise_version(&mut *self.pool.acquire().await?).await?;
+        self.version().await
     }
 
     /// Begins a new epoch above `held`: what the operator says when the database is right and the device is not.

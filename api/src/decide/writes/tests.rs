@@ -118,12 +118,20 @@ fn what_cannot_be_done_is_named() {
     let with = |write: Write| [base.as_slice(), &[write]].concat();
     let table: Vec<(Vec<Write>, Kind, &[&str])> = vec![
         (vec![put_member("192.168.77.20", None)], Kind::NotFound, &["pool masters"]),
-        (with(put_member("192.168.77.99", None)), Kind::Invalid, &["192.168.77.99", "project p", "there is none"]),
+        (
+            with(put_member("192.168.77.99", None)),
+            Kind::Invalid,
+            &["192.168.77.99", "project p", "there is none"],
+        ),
         (with(put_member("192.168.77.21", None)), Kind::Invalid, &["192.168.77.21", "no server yet"]),
         (with(put_member("192.168.77.22", None)), Kind::Invalid, &["192.168.77.22", "no server"]),
         (with(put_member("192.168.77.23", None)), Kind::Invalid, &["192.168.77.23", "there is none"]),
         (with(put_member("192.168.77.20", Some("unbound"))), Kind::Invalid, &["unbound", PORT]),
-        (with(put_balancer("a", "nowhere", 80, "masters")), Kind::Invalid, &["nowhere", "name of an address"]),
+        (
+            with(put_balancer("a", "nowhere", 80, "masters")),
+            Kind::Invalid,
+            &["nowhere", "name of an address"],
+        ),
         (with(put_balancer("a", "api", 80, "nothing")), Kind::Invalid, &["nothing", "name of a pool"]),
         (with(put_balancer("a", "api", 0, "masters")), Kind::Invalid, &["0", "1 to 65535"]),
         (with(put_port(&["10.9.0.0/24"], &[])), Kind::Invalid, &["10.9.0.0/24", "10.240.0.0/16"]),
@@ -199,15 +207,23 @@ fn an_address_is_never_changed() {
     };
     assert!(run(&[put_address("api"), wish("203.0.113.16")]).is_ok());
     let refusal = refusal(&[put_address("api"), wish("203.0.113.17")]);
-    assert!(refusal.message.contains("203.0.113.16") && refusal.message.contains("203.0.113.17"), "{refusal}");
+    assert!(
+        refusal.message.contains("203.0.113.16") && refusal.message.contains("203.0.113.17"),
+        "{refusal}"
+    );
 }
 
 #[test]
 fn a_deleting_cluster_takes_only_deletions() {
-    let base = run(&[put_address("api"), put_pool("masters"), put_balancer("a", "api", 80, "masters")]).unwrap();
+    let base =
+        run(&[put_address("api"), put_pool("masters"), put_balancer("a", "api", 80, "masters")]).unwrap();
     let deleting = ClusterRecord { deleting: true, ..cluster() };
-    for write in [put_address("b"), put_pool("b"), put_balancer("a", "api", 80, "masters"), put_port(&[], &[])] {
-        let Err(Stop::Refused(refusal)) = apply(&deleting, &base, &facts(), &[write]) else { panic!("taken") };
+    for write in
+        [put_address("b"), put_pool("b"), put_balancer("a", "api", 80, "masters"), put_port(&[], &[])]
+    {
+        let Err(Stop::Refused(refusal)) = apply(&deleting, &base, &facts(), &[write]) else {
+            panic!("taken")
+        };
         assert_eq!(refusal.kind, Kind::Deleting);
     }
     assert!(apply(&deleting, &base, &facts(), &[Write::DeleteLoadBalancer { name: "a".into() }]).is_ok());
@@ -221,5 +237,8 @@ fn a_pool_without_members_in_the_request_keeps_them() {
         name: "masters".into(),
         request: PoolRequest { members: Some(BTreeMap::new()), check: None },
     };
-    assert_eq!(run(&[with_member.as_slice(), &[emptied]].concat()).unwrap().pools["masters"].members.len(), 0);
+    assert_eq!(
+        run(&[with_member.as_slice(), &[emptied]].concat()).unwrap().pools["masters"].members.len(),
+        0
+    );
 }

@@ -1,0 +1,130 @@
+//! The program `ake-api`.
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use ake_api::{
+    config::{Config, DEFAULT_PATH, EXAMPLE},
+    device, serve, show,
+    store::Store,
+};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// AKE's service in the cloud: clusters, addresses, load balancers and nodes' bundles.
+#[derive(Parser)]
+#[command(name = "ake-api", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the service.
+    Serve {
+        /// The configuration.
+        #[arg(long, default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// Says what is wrong with a configuration.
+    CheckConfig {
+        /// The configuration.
+        #[arg(long, default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// Prints a configuration with every key.
+    ExampleConfig,
+    /// Says whose VIP an address is, what a cluster has, and why a member is down.
+    Show {
+        /// A cluster's id or name, a VIP, or all.
+        #[arg(default_value = "all")]
+        about: String,
+        /// The configuration.
+        #[arg(long, default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// Says that the database is right where a balancer holds a newer state: it is overwritten.
+    TakeOver {
+        /// The configuration.
+        #[arg(long, default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // a closed standard error leaves nobody to tell
+            let _ = writeln!(std::io::stderr(), "ake-api: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    match command {
+        Command::Serve { config } => {
+            let config = Config::load(&config)?;
+            tracing_subscriber::fmt()
+                .json()
+                .flatten_event(true)
+                .with_env_filter(
+                    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn")),
+                )
+                .with_writer(std::io::stderr)
+                .init();
+            serve::serve(config, stop()?).await
+        }
+        Command::CheckConfig { config } => {
+            let checked = Config::load(&config)?;
+            serve::tls(&checked.tls)?;
+            device::drivers(&checked)?;
+            checked.password()?;
+            Ok(writeln!(out, "{}: good", config.display())?)
+        }
+        Command::ExampleConfig => Ok(out.write_all(EXAMPLE.as_bytes())?),
+        Command::Show { about, config } => {
+            let text = show::show(&Config::load(&config)?, &about).await?;
+            Ok(out.write_all(text.as_bytes())?)
+        }
+        Command::TakeOver { config } => take_over(&Config::load(&config)?, &mut out).await,
+    }
+}
+
+async fn take_over(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
+    let store = Store::open(&config.database).await?;
+    for (url, driver) in device::drivers(config)? {
+        let held = driver.read().await?.version;
+        let version = store.version().await?;
+        if held > version {
+            let raised = store.begin_epoch_above(held).await?;
+            writeln!(
+                out,
+                "{url} holds state {held}; the database is at {raised} now and will be written there"
+            )?;
+        } else {
+            writeln!(out, "{url} holds state {held}, the database is at {version}: nothing to take over")?;
+        }
+    }
+    store.close().await;
+    Ok(())
+}
+
+fn stop() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let token = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        token.cancel();
+    });
+    Ok(stop)
+}

@@ -1,0 +1,167 @@
+//! The task that keeps the balancers at what is wanted: woken by changes and by the clock, it compares and
+//! writes only where there is a difference.
+
+use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use lb_driver::{
+    diff,
+    driver::Driver,
+    model::{State, Version},
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Devices, Seen, View, translate};
+use crate::{metrics::Metrics, store::Store};
+
+/// Health is read at least this often.
+const HEALTH: Duration = Duration::from_secs(5);
+/// Wait after the first failure; doubled with every further one, up to the period.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Keeps the balancers.
+pub struct Reconciler {
+    /// Where the wanted state is.
+    pub store: Store,
+    /// The balancers, by URL.
+    pub drivers: BTreeMap<String, Arc<dyn Driver>>,
+    /// Who signals and reads.
+    pub devices: Devices,
+    /// How often to compare without a signal.
+    pub period: Duration,
+    /// Counts what was done.
+    pub metrics: Metrics,
+}
+
+impl Reconciler {
+    /// Runs until it is told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut failures = 0_u32;
+        let mut next = Instant::now();
+        loop {
+            let now = Instant::now();
+            let signals = self.devices.inner.signals.load(Ordering::SeqCst);
+            let view = if now >= next || signals > self.devices.view().answered {
+                let view = self.reconcile(signals).await;
+                failures = if view.devices.values().any(|d| d.failure.is_some()) { failures + 1 } else { 0 };
+                next = Instant::now() + wait(failures, self.period);
+                view
+            } else {
+                self.read_health().await
+            };
+            self.devices.inner.view.send_replace(view);
+            let until = next.min(Instant::now() + HEALTH);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.devices.inner.changed.notified() => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+    }
+
+    async fn reconcile(&self, answered: u64) -> View {
+        let mut view = View { answered, devices: BTreeMap::new() };
+        let wanted = match self.wanted().await {
+            Ok(wanted) => wanted,
+            Err(failure) => {
+                tracing::error!(%failure, "what is wanted of the balancers cannot be told");
+                view.devices = self.devices.view().devices;
+                for url in self.drivers.keys() {
+                    view.devices.entry(url.clone()).or_default().failure = Some(failure.clone());
+                }
+                return view;
+            }
+        };
+        for (url, driver) in &self.drivers {
+            let started = Instant::now();
+            let mut seen = self.device(driver.as_ref(), &wanted).await;
+            self.metrics.reconciled(url, seen.failure.is_none(), started.elapsed());
+            if let Some(failure) = &seen.failure {
+                tracing::warn!(device = %url, %failure, "a balancer does not have what is wanted");
+            }
+            seen.status = driver.status().await.map(Arc::new).ok();
+            view.devices.insert(url.clone(), seen);
+        }
+        view
+    }
+
+    async fn wanted(&self) -> Result<State, String> {
+        let (version, clusters) = self.store.load_all().await.map_err(|e| e.to_string())?;
+        let state = translate::state(version, &clusters).map_err(|e| e.to_string())?;
+        state.check().map_err(|e| e.to_string())?;
+        Ok(state)
+    }
+
+    async fn device(&self, driver: &dyn Driver, wanted: &State) -> Seen {
+        let actual = match driver.read().await {
+            Ok(actual) => actual,
+            Err(e) => return Seen { failure: Some(e.to_string()), ..Seen::default() },
+        };
+        let changes = diff::diff(wanted, &actual);
+        if changes.is_empty() {
+            return Seen { state: Some(Arc::new(actual)), ..Seen::default() };
+        }
+        let wanted = match self.versioned(wanted, actual.version).await {
+            Ok(wanted) => wanted,
+            Err(failure) => {
+                return Seen { state: Some(Arc::new(actual)), failure: Some(failure), ..Seen::default() };
+            }
+        };
+        for change in &changes {
+            tracing::info!(%change, version = %wanted.version, "to the balancer");
+        }
+        match driver.apply(&wanted, &changes).await {
+            Ok(()) => {
+                self.metrics.device_written(changes.len());
+                Seen { state: Some(Arc::new(wanted)), ..Seen::default() }
+            }
+            Err(e) => Seen { state: Some(Arc::new(actual)), failure: Some(e.to_string()), ..Seen::default() },
+        }
+    }
+
+    /// A balancer that holds a newer state than the database was written by a database that is no longer there:
+    /// then nothing is written until the operator says which of the two is right. One that holds our very version
+    /// with other content gets the next version.
+    async fn versioned(&self, wanted: &State, held: Version) -> Result<State, String> {
+        if held > wanted.version {
+            return Err(format!(
+                "the balancer holds state {held}, the database is at {}: it was restored from an older copy or begun \
+                 anew; nothing is written before `ake-api take-over` says that the database is right",
+                wanted.version
+            ));
+        }
+        let mut wanted = wanted.clone();
+        if held == wanted.version {
+            wanted.version = self.store.next_version().await.map_err(|e| e.to_string())?;
+        }
+        Ok(wanted)
+    }
+
+    async fn read_health(&self) -> View {
+        let mut view = self.devices.view();
+        for (url, driver) in &self.drivers {
+            let seen: &mut Seen = view.devices.entry(url.clone()).or_default();
+            seen.status = driver.status().await.map(Arc::new).ok();
+        }
+        view
+    }
+}
+
+fn wait(failures: u32, period: Duration) -> Duration {
+    match failures {
+        0 => period,
+        n => RETRY.saturating_mul(1 << (n - 1).min(16)).min(period),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_repeated_ever_more_slowly() {
+        let period = Duration::from_secs(15);
+        let waits: Vec<u64> = (0..7).map(|n| wait(n, period).as_secs()).collect();
+        assert_eq!(waits, [15, 1, 2, 4, 8, 15, 15]);
+    }
+}

@@ -1,0 +1,95 @@
+//! The trail: one line of JSON per write, refused ones too.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write,
+    net::IpAddr,
+    path::Path,
+    sync::Mutex,
+};
+
+use serde_json::json;
+
+use crate::decide::access::Caller;
+
+/// The file of the trail.
+pub struct Audit {
+    file: Mutex<File>,
+}
+
+/// A write that was answered.
+pub(super) struct Entry<'a> {
+    pub(super) peer: Option<IpAddr>,
+    pub(super) caller: Option<&'a Caller>,
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) status: u16,
+    pub(super) reason: Option<&'a str>,
+}
+
+impl Audit {
+    /// Opens the file; lines are added at its end.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Ok(Self { file: Mutex::new(file) })
+    }
+
+    pub(super) fn write(&self, entry: &Entry<'_>) {
+        let line = line(&jiff::Timestamp::now().to_string(), entry);
+        let written = match self.file.lock() {
+            Ok(mut file) => file.write_all(line.as_bytes()),
+            Err(poisoned) => poisoned.into_inner().write_all(line.as_bytes()),
+        };
+        if let Err(error) = written {
+            tracing::error!(%error, line, "the audit log cannot be written");
+        }
+    }
+}
+
+fn line(time: &str, entry: &Entry<'_>) -> String {
+    let Entry { peer, caller, method, path, status, reason } = entry;
+    let line = json!({
+        "time": time,
+        "peer": peer,
+        "user": caller.map(|c| &c.user),
+        "project": caller.map(|c| &c.project),
+        "trust": caller.and_then(|c| c.trust.as_ref()),
+        "application_credential": caller.and_then(|c| c.credential.as_ref()),
+        "method": method,
+        "path": path,
+        "status": status,
+        "outcome": if *status < 400 { "done" } else { "refused" },
+        "reason": reason,
+    });
+    format!("{line}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_who_did_what_with_which_outcome() {
+        let caller = Caller {
+            user: "u".into(),
+            project: "p".into(),
+            roles: vec![],
+            credential: Some("c".into()),
+            rules: None,
+            trust: None,
+        };
+        let entry = Entry {
+            peer: Some("192.0.2.9".parse().unwrap()),
+            caller: Some(&caller),
+            method: "PUT",
+            path: "/v1/clusters/x",
+            status: 409,
+            reason: Some("two\nlines"),
+        };
+        let line = line("2026-01-01T00:00:00Z", &entry);
+        assert_eq!(line.lines().count(), 1);
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["application_credential"], "c");
+        assert_eq!(read["outcome"], "refused");
+    }
+}

@@ -1,0 +1,99 @@
+//! What every request passes: who asks, may they, and the trail behind them.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderValue, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{App, Peer, audit::Entry};
+use crate::{
+    decide::access::{self, Caller},
+    refusal::{Kind, Refusal},
+};
+
+/// Who asked: left with the answer for the trail.
+#[derive(Clone)]
+struct Asked(Arc<Caller>);
+
+/// Finds out who asks and whether they may.
+pub(super) async fn authenticate(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let token = request.headers().get("X-Auth-Token").and_then(|token| token.to_str().ok());
+    let caller = match caller(&app, token.unwrap_or_default().to_owned()).await {
+        Ok(caller) => caller,
+        Err(refusal) => return with_challenge(refusal),
+    };
+    let asked = Asked(Arc::clone(&caller));
+    let mut response = match caller.admit(request.method().as_str(), request_path(&request)) {
+        Err(refusal) => refusal.into_response(),
+        Ok(()) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+    };
+    response.extensions_mut().insert(asked);
+    response
+}
+
+async fn caller(app: &App, token: String) -> Result<Arc<Caller>, Refusal> {
+    if token.is_empty() {
+        return Err(Refusal::new(
+            Kind::Unauthorized,
+            "X-Auth-Token: none given; expected a token of Keystone",
+        ));
+    }
+    app.authenticator.caller(&token).await
+}
+
+/// The whole path: within a nested router the request itself has only the rest of it.
+#[derive(Clone)]
+struct WholePath(String);
+
+fn request_path(request: &Request) -> &str {
+    request.extensions().get::<WholePath>().map_or_else(|| request.uri().path(), |path| path.0.as_str())
+}
+
+fn with_challenge(refusal: Refusal) -> Response {
+    let unauthorized = refusal.kind == Kind::Unauthorized;
+    let mut response = refusal.into_response();
+    if unauthorized {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Keystone"));
+    }
+    response
+}
+
+/// Counts and logs every request, and writes the trail of those that are writes.
+pub(super) async fn watch(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or("unknown", |path| path.as_str()).to_owned();
+    // a claim is a secret
+    let is_claim = request.uri().path().starts_with("/v1/claims");
+    let path = if is_claim { "/v1/claims/{claim}".to_owned() } else { request.uri().path().to_owned() };
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_canonical());
+    let whole = WholePath(request.uri().path().to_owned());
+    request.extensions_mut().insert(whole);
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    let elapsed = started.elapsed();
+    app.metrics.answered(method.as_str(), &route, status, elapsed);
+    let caller = response.extensions().get::<Asked>().map(|asked| Arc::clone(&asked.0));
+    let refusal = response.extensions().get::<Refusal>();
+    let project = caller.as_ref().map_or("", |caller| caller.project.as_str());
+    tracing::info!(%method, path, status, project, millis = elapsed.as_millis(), reason = refusal.map(|r| r.message.as_str()), "request");
+    if !access::is_read(method.as_str()) {
+        let entry = Entry {
+            peer,
+            caller: caller.as_deref(),
+            method: method.as_str(),
+            path: &path,
+            status,
+            reason: refusal.map(|refusal| refusal.message.as_str()),
+        };
+        app.audit.write(&entry);
+    }
+    response
+}

@@ -1,0 +1,184 @@
+//! Runs the service: listens, accepts, and ends in order.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::{Router, extract::Request};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use rustls::ServerConfig;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::{Service as _, ServiceExt};
+
+use crate::{
+    auth::Authenticator,
+    cloud::Cloud,
+    config::{Config, Tls},
+    device::{self, Devices, Reconciler},
+    http::{self, App, Audit, Peer},
+    metrics::Metrics,
+    service::{Drift, Service},
+    store::Store,
+};
+
+/// How long a client may take for the handshake, and for the head of a request.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long requests at work may take when the service ends.
+const FAREWELL: Duration = Duration::from_secs(15);
+
+/// Runs until `stop`.
+pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let config = Arc::new(config);
+    let metrics = Metrics::new()?;
+    let store = Store::open(&config.database)
+        .await
+        .with_context(|| format!("database = {}", config.database.display()))?;
+    let audit = Audit::open(&config.audit_log)
+        .with_context(|| format!("audit_log = {}", config.audit_log.display()))?;
+    let acceptor = TlsAcceptor::from(Arc::new(tls(&config.tls)?));
+    let drivers = device::drivers(&config)?;
+    let cloud = Arc::new(Cloud::new(&config)?);
+    let devices = Devices::default();
+    let listener =
+        TcpListener::bind(config.listen).await.with_context(|| format!("listen = {}", config.listen))?;
+    let metrics_listener = match config.metrics_listen {
+        Some(address) => {
+            Some(TcpListener::bind(address).await.with_context(|| format!("metrics_listen = {address}"))?)
+        }
+        None => None,
+    };
+
+    let tasks = TaskTracker::new();
+    let reconciler = Reconciler {
+        store: store.clone(),
+        drivers,
+        devices: devices.clone(),
+        period: config.period(),
+        metrics: metrics.clone(),
+    };
+    tasks.spawn(reconciler.run(stop.clone()));
+    let service = Arc::new(Service::new(
+        Arc::clone(&config),
+        store.clone(),
+        Arc::clone(&cloud),
+        devices,
+        metrics.clone(),
+    ));
+    tasks.spawn(Drift { service: Arc::clone(&service), period: config.period() }.run(stop.clone()));
+    if let Some(listener) = metrics_listener {
+        let (router, stop) = (http::metrics_router(metrics.clone()), stop.clone());
+        tasks.spawn(async move {
+            let served =
+                axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+            if let Err(error) = served.await {
+                tracing::error!(%error, "metrics are no longer served");
+            }
+        });
+    }
+    let keystone = &config.keystone;
+    let authenticator = Authenticator::new(
+        cloud,
+        Duration::from_secs(keystone.token_cache_seconds),
+        keystone.token_cache_entries,
+    );
+    let router = http::router(Arc::new(App { service, authenticator, audit, metrics }));
+    tracing::info!(listen = %config.listen, version = env!("CARGO_PKG_VERSION"), "ake-api is here");
+    accept(listener, acceptor, router, stop).await;
+    tasks.close();
+    if tokio::time::timeout(FAREWELL, tasks.wait()).await.is_err() {
+        tracing::warn!("some work did not end in time");
+    }
+    store.close().await;
+    tracing::info!("ake-api has ended");
+    Ok(())
+}
+
+/// Reads the certificate and its key.
+pub fn tls(files: &Tls) -> anyhow::Result<ServerConfig> {
+    let wrong = |key: &str, path: &std::path::Path, expected: &str| {
+        format!("{key} = {}: expected {expected}", path.display())
+    };
+    let certificates = CertificateDer::pem_file_iter(&files.certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| wrong("tls.certificate", &files.certificate, "PEM certificates"))?;
+    anyhow::ensure!(
+        !certificates.is_empty(),
+        wrong("tls.certificate", &files.certificate, "one certificate at least")
+    );
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .with_context(|| wrong("tls.key", &files.key, "a private key as PEM"))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(certificates, key)
+        .with_context(|| wrong("tls.key", &files.key, "the key of tls.certificate"))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Takes connections until `stop`, then lets those at work end.
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router, stop: CancellationToken) {
+    let graceful = GracefulShutdown::new();
+    loop {
+        let (stream, peer) = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+        };
+        tokio::spawn(connection(stream, peer, acceptor.clone(), router.clone(), graceful.watcher()));
+    }
+    drop(listener);
+    if tokio::time::timeout(FAREWELL, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests did not end in time");
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    acceptor: TlsAcceptor,
+    router: Router,
+    watcher: hyper_util::server::graceful::Watcher,
+) {
+    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "no TLS");
+            return;
+        }
+        Err(_) => return,
+    };
+    let service = tower::service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        let mut router = router.clone();
+        async move {
+            let request: Request = request.map(axum::body::Body::new);
+            let ready: Result<_, Infallible> = <Router as ServiceExt<Request>>::ready(&mut router).await;
+            match ready {
+                Ok(router) => router.call(request).await,
+                Err(never) => match never {},
+            }
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+    let serving =
+        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned();
+    if let Err(error) = watcher.watch(serving).await {
+        tracing::debug!(%peer, %error, "a connection ended");
+    }
+}

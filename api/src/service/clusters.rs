@@ -1,0 +1,239 @@
+//! Clusters come and go.
+
+use ake_api_client::{BundleRequest, Cluster, ClusterId, ClusterRequest, ClusterState};
+
+use super::{DEVICE_PATIENCE, Service};
+use crate::{
+    decide::{access, access::Caller, ranges, validate, wanted::ClusterRecord, wanted::Wanted},
+    device::View,
+    refusal::{Kind, Refusal},
+    store::{Change, Loaded},
+};
+
+impl Service {
+    /// The caller's project's clusters; for an application credential its own.
+    pub async fn list(&self, caller: &Caller) -> Result<Vec<Cluster>, Refusal> {
+        let bound = match &caller.credential {
+            Some(credential) => self.store.cluster_of_credential(credential).await?,
+            None => None,
+        };
+        let all = self.store.clusters(Some(&caller.project)).await?;
+        let visible = all.iter().filter(|record| bound.is_none_or(|bound| bound == record.id));
+        Ok(visible.map(|record| self.cluster_answer(record)).collect())
+    }
+
+    /// All that a cluster owns, and its ETag.
+    pub async fn get(&self, caller: &Caller, id: ClusterId) -> Result<(ClusterState, String), Refusal> {
+        let loaded = self.load_for(caller, id).await?;
+        Ok((self.state_answer(&loaded, &self.devices.view()), loaded.record.etag()))
+    }
+
+    /// Registers a cluster, or completes and answers with what is registered.
+    pub async fn register(
+        &self,
+        caller: &Caller,
+        id: ClusterId,
+        request: &ClusterRequest,
+    ) -> Result<(ClusterState, String), Refusal> {
+        validate::cluster(request)?;
+        let _lock = self.lock(id).await;
+        let network = self.allowed_network(&request.network).await?;
+        match self.store.load(id).await? {
+            Some(_) => {
+                let loaded = self.load_for(caller, id).await?;
+                repeats(&loaded.record, request, &network)?;
+                if loaded.record.name != request.name {
+                    self.store.rename(id, &request.name).await?;
+                }
+                self.ensure_blocks(&loaded.record).await?;
+            }
+            None => self.register_new(caller, id, request, network).await?,
+        }
+        self.get(caller, id).await
+    }
+
+    async fn register_new(
+        &self,
+        caller: &Caller,
+        id: ClusterId,
+        request: &ClusterRequest,
+        network: String,
+    ) -> Result<(), Refusal> {
+        if let Some(credential) = &caller.credential {
+            access::credential_may_touch(self.store.cluster_of_credential(credential).await?, id)?;
+        }
+        let record = {
+            let _one = self.allocation.lock().await;
+            let taken = self.store.pod_ranges(&network).await?;
+            let (pool, prefix) = self.pod_pool(&network).await?;
+            let record = ClusterRecord {
+                id,
+                name: request.name.clone(),
+                project: caller.project.clone(),
+                pod_range: ranges::pod_range(&request.network, pool, prefix, &taken)?,
+                network,
+                blocks: vec![],
+                deleting: false,
+                revision: 1,
+                lease_transitions: 0,
+            };
+            self.store.register(&record).await?;
+            record
+        };
+        if let Err(refusal) = self.ensure_blocks(&record).await {
+            // Nothing is left behind of a cluster that could not be made. Where Neutron does not answer, the
+            // record stays, so that a repetition or a deletion finds the ports.
+            if self.cloud.release(id).await.is_ok() {
+                self.store.forget(id).await?;
+            }
+            return Err(refusal);
+        }
+        tracing::info!(cluster = %id, name = record.name, project = record.project, pod_range = %record.pod_range, "registered");
+        Ok(())
+    }
+
+    async fn allowed_network(&self, asked: &str) -> Result<String, Refusal> {
+        let mut allowed = Vec::new();
+        for network in &self.config.networks {
+            let id = self.cloud.network_id(&network.network).await?;
+            if asked == id || asked == network.network {
+                return Ok(id);
+            }
+            allowed.push(if id == network.network { id } else { format!("{id} ({})", network.network) });
+        }
+        Err(Refusal::invalid(
+            "network",
+            asked,
+            format!("expected a network that AKE serves: {}", allowed.join(", ")),
+        ))
+    }
+
+    async fn pod_pool(&self, id: &str) -> Result<(ipnetwork::IpNetwork, u8), Refusal> {
+        for network in &self.config.networks {
+            if self.cloud.network_id(&network.network).await? == id {
+                return Ok((network.pod_pool, network.pod_prefix));
+            }
+        }
+        Err(Refusal::unavailable(format!("network {id}: it is no longer in the operator's configuration")))
+    }
+
+    /// Marks a cluster as going away: all load balancers but the API server's go, nothing new is taken.
+    pub async fn mark_deleting(
+        &self,
+        caller: &Caller,
+        id: ClusterId,
+    ) -> Result<(ClusterState, String), Refusal> {
+        let _lock = self.lock(id).await;
+        let loaded = self.load_for(caller, id).await?;
+        let left = loaded.wanted.leaving();
+        let change = Change { wanted: Some(&left), deleting: true, ..Change::default() };
+        if self.store.save(&loaded, change).await? {
+            tracing::info!(cluster = %id, "is going away");
+            self.devices.wait(self.devices.signal(), DEVICE_PATIENCE).await;
+        }
+        self.get(caller, id).await
+    }
+
+    /// Forgets a cluster once its servers are gone, and frees what it had.
+    pub async fn delete(&self, caller: &Caller, id: ClusterId) -> Result<(), Refusal> {
+        let _lock = self.lock(id).await;
+        let loaded = self.load_for(caller, id).await?;
+        let servers = self.cloud.servers_ports(&loaded.record).await?;
+        if !servers.is_empty() {
+            return Err(Refusal::conflict(format!(
+                "cluster {id}: {} ports tagged as its own still belong to servers ({}); delete the servers first",
+                servers.len(),
+                some_of(&servers)
+            )));
+        }
+        let nothing = Wanted::default();
+        let change = Change { wanted: Some(&nothing), deleting: true, ..Change::default() };
+        self.store.save(&loaded, change).await?;
+        let view = self.devices.wait(self.devices.signal(), DEVICE_PATIENCE).await;
+        if let Some(reason) = still_there(&view, id) {
+            return Err(Refusal::unavailable(format!(
+                "cluster {id}: a balancer still has its load balancers, so its addresses cannot be freed: {reason}; ask again"
+            )));
+        }
+        let emptied = Loaded { wanted: nothing, ..loaded };
+        self.sync_ports(&emptied, |_| true).await?;
+        let released = self.cloud.release(id).await?;
+        for _ in 0..released {
+            self.metrics.neutron_written("release block");
+        }
+        self.store.forget(id).await?;
+        tracing::info!(cluster = %id, blocks = released, "forgotten");
+        Ok(())
+    }
+
+    /// Stores a role's sealed bundle.
+    pub async fn put_bundle(
+        &self,
+        caller: &Caller,
+        id: ClusterId,
+        role: &str,
+        request: &BundleRequest,
+    ) -> Result<(), Refusal> {
+        validate::bundle(role, request)?;
+        let _lock = self.lock(id).await;
+        let loaded = self.load_for(caller, id).await?;
+        if loaded.record.deleting {
+            return Err(Refusal::new(
+                Kind::Deleting,
+                format!("bundle {role}: cluster {id} is being deleted and takes nothing new"),
+            ));
+        }
+        if self.store.claim_is_taken(id, role, &request.claim).await? {
+            return Err(
+                Refusal::conflict("claim: another bundle has it; expected one of its own").of_field("claim")
+            );
+        }
+        self.store.put_bundle(id, role, &request.claim, &request.ciphertext).await?;
+        Ok(())
+    }
+}
+
+/// Whether a registration asks for what is registered.
+fn repeats(record: &ClusterRecord, request: &ClusterRequest, network: &str) -> Result<(), Refusal> {
+    if record.deleting {
+        return Err(Refusal::new(
+            Kind::Deleting,
+            format!(
+                "cluster {}: it is being deleted and cannot be registered anew before it is gone",
+                record.id
+            ),
+        ));
+    }
+    if record.network != network {
+        return Err(Refusal::conflict(format!(
+            "network: {}: cluster {} is registered on network {}, which cannot be changed",
+            request.network, record.id, record.network
+        ))
+        .of_field("network"));
+    }
+    Ok(())
+}
+
+/// Why it is not sure that the balancers have nothing of a cluster any more.
+fn still_there(view: &View, cluster: ClusterId) -> Option<String> {
+    let id = cluster.to_string();
+    if view.devices.is_empty() {
+        return Some("no balancer was asked yet".to_owned());
+    }
+    view.devices.iter().find_map(|(url, seen)| match &seen.state {
+        None => Some(seen.failure.clone().unwrap_or_else(|| format!("{url}: its state is not known"))),
+        Some(state) => {
+            let has = state.load_balancers.keys().any(|owner| owner.cluster() == id);
+            has.then(|| seen.failure.clone().unwrap_or_else(|| format!("{url}: it has not let go yet")))
+        }
+    })
+}
+
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text.push_str(", ...");
+    }
+    text
+}

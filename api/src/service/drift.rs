@@ -1,0 +1,116 @@
+//! What others changed in Neutron: address pairs, MAC addresses and reserved blocks are compared each period.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use ake_api_client::ClusterId;
+use tokio_util::sync::CancellationToken;
+
+use super::{Service, ports};
+use crate::{
+    cloud::NodePortFact,
+    decide::wanted::Wanted,
+    refusal::Refusal,
+    store::{Change, Loaded},
+};
+
+/// Compares each period, and writes only where there is a difference.
+pub struct Drift {
+    /// Whose clusters.
+    pub service: Arc<Service>,
+    /// How often.
+    pub period: Duration,
+}
+
+impl Drift {
+    /// Runs until it is told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(self.period) => {}
+            }
+            let clusters = match self.service.store.clusters(None).await {
+                Ok(clusters) => clusters,
+                Err(error) => {
+                    tracing::error!(%error, "clusters cannot be compared with Neutron");
+                    continue;
+                }
+            };
+            for cluster in clusters.into_iter().filter(|cluster| !cluster.deleting) {
+                if let Err(refusal) = self.service.settle(cluster.id).await {
+                    tracing::warn!(cluster = %cluster.id, reason = %refusal, "what is in Neutron is not what is wanted");
+                }
+            }
+        }
+    }
+}
+
+impl Service {
+    /// Compares one cluster with Neutron and puts right what is not as it should be.
+    pub(super) async fn settle(&self, id: ClusterId) -> Result<(), Refusal> {
+        let _lock = self.lock(id).await;
+        let Some(loaded) = self.store.load(id).await?.filter(|loaded| !loaded.record.deleting) else {
+            return Ok(());
+        };
+        self.settle_blocks(&loaded).await?;
+        let watched = loaded.wanted.pools.values().any(|pool| !pool.members.is_empty())
+            || !loaded.wanted.node_ports.is_empty();
+        if !watched {
+            return Ok(());
+        }
+        let ports = self.cloud.node_ports(&loaded.record.project, &loaded.record.network).await?;
+        if let Some(wanted) = with_present_macs(&loaded.wanted, &ports)
+            && self.store.save(&loaded, Change { wanted: Some(&wanted), ..Change::default() }).await?
+        {
+            tracing::info!(cluster = %id, "members have other MAC addresses now");
+            self.devices.signal();
+        }
+        for port in loaded.wanted.node_ports.keys() {
+            // One that is not listed may be gone or hidden: nothing is concluded from that.
+            if let Some(fact) = ports.get(port)
+                && ports::plan(&loaded, port, fact)?.write.is_some()
+            {
+                self.sync_port(&loaded, port, Some(fact.clone())).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle_blocks(&self, loaded: &Loaded) -> Result<(), Refusal> {
+        let reserved = self.cloud.reserved(loaded.record.id, &loaded.record.blocks).await?;
+        for record in self.store.blocks(Some(loaded.record.id)).await? {
+            if record.port.is_some() && !reserved.contains(&record.block) {
+                tracing::error!(cluster = %loaded.record.id, block = %record.block, "somebody deleted the port that reserves this block; it is made anew");
+                match self.cloud.reserve(&loaded.record, &record).await? {
+                    crate::cloud::Reservation::Port(port) => {
+                        self.metrics.neutron_written("block");
+                        self.store.reserve_block(&record, &port).await?;
+                    }
+                    crate::cloud::Reservation::Taken => {
+                        return Err(Refusal::conflict(format!(
+                            "VIP block {}: its port was deleted, and somebody else's port has an address of it now",
+                            record.block
+                        )));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is wanted with the MAC addresses that the members' addresses have now; none where all are right.
+fn with_present_macs(wanted: &Wanted, ports: &BTreeMap<String, NodePortFact>) -> Option<Wanted> {
+    let mut next = wanted.clone();
+    for member in next.pools.values_mut().flat_map(|pool| pool.members.values_mut()) {
+        let holder = ports
+            .values()
+            .map(|port| &port.fact)
+            .find(|fact| fact.is_of_a_server() && fact.addresses.contains(&member.address));
+        if let Some(fact) = holder {
+            member.mac.clone_from(&fact.mac);
+            member.port.clone_from(&fact.id);
+        }
+    }
+    (next != *wanted).then_some(next)
+}

@@ -1,0 +1,162 @@
+//! Writes to a cluster: one at a time, or several together.
+
+use ake_api_client::{Batch, ClusterId, ClusterState, Write};
+
+use super::{DEVICE_PATIENCE, Service, ports};
+use crate::{
+    decide::{
+        access::Caller,
+        writes::{Facts, Stop, apply, needs},
+    },
+    device::View,
+    refusal::{Kind, Refusal},
+    store::{Change, Loaded},
+};
+
+/// A request may need this many new blocks at most; more means that something is wrong.
+const NEW_BLOCKS: usize = 64;
+
+/// What must hold for a write to count.
+#[derive(Debug, Clone, Default)]
+pub struct Guards {
+    /// The ETag that it was planned from.
+    pub if_match: Option<String>,
+    /// The writer's count of Lease transitions.
+    pub lease_transitions: Option<u64>,
+}
+
+/// What a write came to.
+pub struct Written {
+    /// The cluster after it.
+    pub loaded: Loaded,
+    /// What the balancers had when the answer was due.
+    pub view: View,
+}
+
+impl Service {
+    /// Applies a batch: all of it or nothing.
+    pub async fn batch(
+        &self,
+        caller: &Caller,
+        id: ClusterId,
+        batch: &Batch,
+        if_match: Option<String>,
+    ) -> Result<(ClusterState, String), Refusal> {
+        let guards = Guards {
+            if_match: batch.if_match.clone().or(if_match),
+            lease_transitions: Some(batch.lease_transitions),
+        };
+        let Written { loaded, view } = self.write(caller, id, &guards, &batch.writes).await?;
+        Ok((self.state_answer(&loaded, &view), loaded.record.etag()))
+    }
+
+    /// Applies writes: all of them or nothing.
+    pub async fn write(
+        &self,
+        caller: &Caller,
+        id: ClusterId,
+        guards: &Guards,
+        writes: &[Write],
+    ) -> Result<Written, Refusal> {
+        let _lock = self.lock(id).await;
+        let mut loaded = self.load_for(caller, id).await?;
+        admit(&loaded, guards)?;
+        let facts = self.facts(&loaded, writes).await?;
+        let mut new_blocks = 0;
+        let wanted = loop {
+            match apply(&loaded.record, &loaded.wanted, &facts, writes) {
+                Ok(wanted) => break wanted,
+                Err(Stop::Refused(refusal)) => return Err(refusal),
+                Err(Stop::NeedsBlock(family)) if new_blocks < NEW_BLOCKS => {
+                    new_blocks += 1;
+                    self.add_block_of(&loaded.record, family).await?;
+                    loaded = self.load_for(caller, id).await?;
+                }
+                Err(Stop::NeedsBlock(_)) => {
+                    return Err(Refusal::new(
+                        Kind::Exhausted,
+                        "addresses: more blocks would be needed than one request may take",
+                    ));
+                }
+            }
+        };
+        let named = named_ports(writes);
+        self.judge_pairs(&Loaded { wanted: wanted.clone(), ..loaded.clone() }, &named).await?;
+        let change = Change {
+            wanted: Some(&wanted),
+            deleting: false,
+            lease_transitions: guards.lease_transitions.unwrap_or_default(),
+        };
+        let changed = self.store.save(&loaded, change).await?;
+        let signal = changed.then(|| self.devices.signal());
+        let mut after = self.load_for(caller, id).await?;
+        self.sync_ports(&after, |port| named.iter().any(|named| named == port)).await?;
+        if !named.is_empty() || changed {
+            after = self.load_for(caller, id).await?;
+        }
+        let view = match signal {
+            Some(signal) if concerns_balancers(writes) => self.devices.wait(signal, DEVICE_PATIENCE).await,
+            _ => self.devices.view(),
+        };
+        Ok(Written { loaded: after, view })
+    }
+
+    async fn facts(&self, loaded: &Loaded, writes: &[Write]) -> Result<Facts, Refusal> {
+        let needs = needs(writes);
+        if loaded.record.deleting || (needs.addresses.is_empty() && needs.ports.is_empty()) {
+            return Ok(Facts::default());
+        }
+        self.cloud.facts(&loaded.record.project, &loaded.record.network, &needs).await
+    }
+
+    /// Refuses, before anything is stored, what Neutron would not take.
+    async fn judge_pairs(&self, wanted: &Loaded, named: &[String]) -> Result<(), Refusal> {
+        for port in named.iter().filter(|port| wanted.wanted.node_ports.contains_key(*port)) {
+            if let Some(fact) = self.cloud.node_port(port).await? {
+                ports::plan(wanted, port, &fact)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn admit(loaded: &Loaded, guards: &Guards) -> Result<(), Refusal> {
+    let record = &loaded.record;
+    if let Some(transitions) = guards.lease_transitions
+        && transitions < record.lease_transitions
+    {
+        return Err(Refusal::new(
+            Kind::Deposed,
+            format!(
+                "lease_transitions: {transitions}: a writer with {} was here; expected that or more: another one leads now",
+                record.lease_transitions
+            ),
+        )
+        .of_field("lease_transitions"));
+    }
+    if let Some(tag) = &guards.if_match
+        && tag != "*"
+        && *tag != record.etag()
+    {
+        return Err(Refusal::new(
+            Kind::Stale,
+            format!("if_match: {tag}: the cluster is at {} now; read it and plan anew", record.etag()),
+        )
+        .of_field("if_match"));
+    }
+    Ok(())
+}
+
+fn named_ports(writes: &[Write]) -> Vec<String> {
+    let named = writes.iter().filter_map(|write| match write {
+        Write::PutNodePort { port, .. } | Write::DeleteNodePort { port, .. } => Some(port.clone()),
+        _ => None,
+    });
+    named.collect()
+}
+
+fn concerns_balancers(writes: &[Write]) -> bool {
+    writes
+        .iter()
+        .any(|write| matches!(write, Write::PutLoadBalancer { .. } | Write::DeleteLoadBalancer { .. }))
+}
