@@ -57,8 +57,8 @@ impl Claims {
 pub struct Cloud {
     /// Keystone.
     pub auth_url: String,
-    /// The region, where there are several.
-    pub region: Option<String>,
+    /// The region; empty for the only one.
+    pub region: String,
     /// The tenant's application credential.
     pub application_credential_id: String,
     /// Its secret.

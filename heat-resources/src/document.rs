@@ -44,9 +44,6 @@ pub struct Request {
     pub kind: String,
     /// The id that Heat keeps for it.
     pub resource_id: String,
-    /// A name for people, unique in its stack's life.
-    #[serde(default)]
-    pub physical_name: String,
     /// The stack it stands in.
     pub stack: Stack,
     /// The cloud, and who asks.
@@ -86,9 +83,6 @@ pub struct Cloud {
     /// The region, where there are several.
     #[serde(default)]
     pub region: Option<String>,
-    /// The tenant's project.
-    #[serde(default)]
-    pub project_id: Option<String>,
 }
 
 impl std::fmt::Debug for Cloud {

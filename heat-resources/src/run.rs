@@ -24,6 +24,9 @@ use crate::{
 /// Looks at the world in one call; a plan that still has steps then does not come to an end.
 const ROUNDS: u32 = 4;
 
+/// Seconds for which a removal that is refused for now is tried again.
+const PATIENCE_S: f64 = 120.0;
+
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -128,7 +131,14 @@ async fn planned(
             return Ok(Answer { done: true, attributes, event, ..Answer::default() });
         }
         for step in &plan.steps {
-            apply(world, cluster, step).await?;
+            match apply(world, cluster, step).await {
+                Err(Error::Step { reason, .. })
+                    if deleting && reason.is_passing() && request.waited < PATIENCE_S =>
+                {
+                    return Ok(Answer { again: 2, event, ..Answer::default() });
+                }
+                done => done?,
+            }
         }
         left = plan.steps;
     }
@@ -157,7 +167,7 @@ async fn keys(
     let world = World::connect(config, &request.cloud).await?;
     let cloud = bundle::Cloud {
         auth_url: request.cloud.auth_url.clone(),
-        region: request.cloud.region.clone(),
+        region: request.cloud.region.clone().unwrap_or_default(),
         application_credential_id: hidden(request, CREDENTIAL_ID, &properties.application_credential_id)?,
         application_credential_secret: hidden(
             request,
@@ -166,7 +176,7 @@ async fn keys(
         )?,
         ca: config.cloud_ca()?,
     };
-    verify(config, properties, &cloud, &world.session().project_id()).await?;
+    verify(config, properties, request, &cloud, &world.session().project_id()).await?;
     let claims = match request.secrets.get(CLAIMS) {
         Some(kept) => serde_json::from_str(kept).map_err(bundle::Error::from)?,
         None => Claims::generate()?,
@@ -196,6 +206,7 @@ fn hidden(request: &Request, field: &'static str, parameter: &str) -> Result<Str
 async fn verify(
     config: &Config,
     properties: &credentials::Properties,
+    request: &Request,
     cloud: &bundle::Cloud,
     project: &str,
 ) -> Result<(), Error> {
@@ -211,7 +222,7 @@ async fn verify(
             secret: cloud.application_credential_secret.clone().into(),
         },
     );
-    login.region.clone_from(&cloud.region);
+    login.region.clone_from(&request.cloud.region);
     login.ca_file.clone_from(&config.cloud_ca_file);
     let session = match Session::connect(&login).await {
         Ok(session) => session,

@@ -35,6 +35,18 @@ pub enum Error {
     Api(#[from] ake_api_client::Error),
 }
 
+impl Error {
+    /// Whether the same may be taken a little later: something else has to go first, or somebody is not there.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Config(_) => false,
+            Self::Cloud(error) => error.is_passing() || error.is_conflict(),
+            Self::Api(error) => error.is_passing() || error.code() == Some("conflict"),
+        }
+    }
+}
+
 /// Both services, as one tenant.
 pub struct World {
     session: Session,

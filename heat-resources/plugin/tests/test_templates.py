@@ -1,69 +1,37 @@
-"""The templates, read by Heat's own code with the plugin loaded as heat-engine loads it.
-
-Run in a virtual environment that has openstack-heat; AKE_HEAT_PLUGIN is the folder that heat.conf's
-plugin_dirs would name.
-"""
+"""The templates, read by Heat's own code. See engine.py for what it needs."""
 import json
-import os
-import pathlib
 import subprocess
 import unittest
 from unittest import mock
 
-from oslo_service import backend
-backend.init_backend(backend.BackendType.THREADING)
+import engine
+from heat.common import template_format
+from heat.engine import constraints
+from heat.engine import node_data
+from heat.engine import resource
+from heat.engine import resources
+from heat.engine import stk_defn
+from heat.engine.clients.os import glance
+from heat.engine.clients.os import neutron
+from heat.engine.clients.os import nova
+from heat.engine.resources.openstack.nova import server
 
-from heat.common import context  # noqa: E402
-from heat.common import messaging  # noqa: E402
-from heat.common import template_format  # noqa: E402
-from heat.db import api as db_api  # noqa: E402
-from heat.db import models  # noqa: E402
-from heat.engine import constraints  # noqa: E402
-from heat.engine import environment  # noqa: E402
-from heat.engine import node_data  # noqa: E402
-from heat.engine import resources  # noqa: E402
-from heat.engine import stack  # noqa: E402
-from heat.engine import stk_defn  # noqa: E402
-from heat.engine import template  # noqa: E402
-from heat.engine.clients.os import glance  # noqa: E402
-from heat.engine.clients.os import neutron  # noqa: E402
-from heat.engine.clients.os import nova  # noqa: E402
-from heat.engine.resources.openstack.nova import server  # noqa: E402
-from oslo_config import cfg  # noqa: E402
-from oslo_db import options  # noqa: E402
-
-PLUGIN = pathlib.Path(os.environ['AKE_HEAT_PLUGIN'])
-PROGRAM = PLUGIN.parent / 'bin' / 'ake-heat'
-TEMPLATES = pathlib.Path(__file__).resolve().parents[3] / 'templates'
 CSR = '-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----\n'
 GIVEN = {'network': 'provider', 'admin_csr': CSR, 'application_credential_id': 'marker-id',
          'application_credential_secret': 'marker-secret'}
 
 
 def setUpModule():
-    options.set_defaults(cfg.CONF, connection='sqlite://')
-    cfg.CONF([], project='heat')
-    cfg.CONF.set_override('plugin_dirs', [str(PLUGIN)])
-    cfg.CONF.set_override('encrypt_parameters_and_properties', True)
-    models.BASE.metadata.create_all(db_api.get_engine())
-    messaging.setup('fake://', optional=True)
-    resources.initialise()
-
-
-def dummy_context():
-    return context.RequestContext.from_dict({
-        'tenant_id': 'project', 'tenant': 'demo', 'username': 'demo', 'user_id': 'user', 'roles': ['member'],
-        'is_admin': False, 'auth_url': 'http://keystone.test/v3', 'auth_token': 'token', 'region_name': None})
+    engine.start()
 
 
 def make(name='demo', change=None, **given):
     """The cluster's stack, not created."""
-    files = {path.name: path.read_text() for path in TEMPLATES.glob('*.yaml')}
+    files = {path.name: path.read_text() for path in engine.TEMPLATES.glob('*.yaml')}
     text = template_format.parse(files['cluster.yaml'])
     if change:
         change(text)
-    env = environment.Environment({'parameters': {**GIVEN, **given}})
-    return stack.Stack(dummy_context(), name, template.Template(text, files=files, env=env))
+    return engine.make(text, name, files, **{**GIVEN, **given})
 
 
 class WithoutCloud(unittest.TestCase):
@@ -82,6 +50,7 @@ class WithoutCloud(unittest.TestCase):
                 (glance.GlanceClientPlugin, 'find_image_by_name_or_id', lambda *a: 'image-id'),
                 (nova.NovaClientPlugin, 'find_flavor_by_name_or_id', lambda *a: 'flavor-id'),
                 (nova.NovaClientPlugin, 'absolute_limits', lambda *a: {'maxServerMeta': 128}),
+                (resource.Resource, '_validate_service_availability', lambda *a: None),
                 (server.Server, '_validate_image_flavor', lambda *a: None)):
             patch = mock.patch.object(owner, name, stand_in)
             patch.start()
@@ -97,7 +66,7 @@ class WithoutCloud(unittest.TestCase):
 
 class Types(unittest.TestCase):
     def test_heat_shows_what_the_program_declares(self):
-        kinds = json.loads(subprocess.run([PROGRAM, 'schema'], check=True, capture_output=True).stdout)
+        kinds = json.loads(subprocess.run([engine.PROGRAM, 'schema'], check=True, capture_output=True).stdout)
         self.assertEqual(len(kinds), 6)
         for kind in kinds:
             found = resources.global_env().get_class(kind['name'])

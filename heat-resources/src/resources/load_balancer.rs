@@ -84,8 +84,7 @@ pub fn schema() -> ResourceType {
             Property::new("pools", Type::List, "Pools that come and go with the load balancer.")
                 .default(json!([]))
                 .updatable()
-                .items(
-                    Property::new("pool", Type::Map, "One pool.").fields(vec![
+                .items(Property::new("pool", Type::Map, "One pool.").fields(vec![
                         name("Its name among the cluster's pools."),
                         Property::new(
                             "check",
@@ -99,8 +98,7 @@ pub fn schema() -> ResourceType {
                             port("Port on the member."),
                             Property::new("path", Type::String, "Path of the GET.").pattern("/.*"),
                         ]),
-                    ]),
-                ),
+                    ])),
             Property::new("source_ranges", Type::List, "Clients that are let in; empty for everybody.")
                 .default(json!([]))
                 .updatable()
