@@ -20,6 +20,9 @@ pub const DONE: &str = "/var/lib/ake/reported";
 /// How often it is looked.
 const PERIOD: Duration = Duration::from_millis(500);
 
+/// How often what is missing is logged, at most.
+const TELL: Duration = Duration::from_secs(10);
+
 /// How long the signal is tried.
 const SIGNAL_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -86,7 +89,7 @@ async fn tell(
 async fn wait(options: &Options, path: &std::path::Path) -> Result<(), String> {
     let config = NodeConfig::read(path).map_err(|error| error.to_string())?;
     let end = Instant::now() + options.deadline;
-    let mut told = String::new();
+    let (mut told, mut next) = (String::new(), Instant::now());
     loop {
         let missing = match units::verdict(units::of_role(config.role)).await {
             Verdict::Broken(why) => return Err(why),
@@ -96,9 +99,10 @@ async fn wait(options: &Options, path: &std::path::Path) -> Result<(), String> {
                 Err(what) => what,
             },
         };
-        if missing != told {
+        if missing != told && Instant::now() >= next {
             tracing::info!("waiting: {missing}");
             told.clone_from(&missing);
+            next = Instant::now() + TELL;
         }
         if Instant::now() >= end {
             return Err(format!("not up within {} s: {missing}", options.deadline.as_secs()));
