@@ -1,1 +1,15 @@
-//! Services of type LoadBalancer.
+//! Services of type LoadBalancer: observe, plan, apply, status.
+
+pub mod annotations;
+pub mod apply;
+pub mod controller;
+pub mod holds;
+pub mod observe;
+pub mod plan;
+pub mod rules;
+pub mod sweep;
+pub mod view;
+pub mod wanted;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Reads all that a round is decided from: one GET of ake-api, one of the security group, and what is watched.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::api::{
+    core::v1::{Node, Service},
+    discovery::v1::EndpointSlice,
+};
+use openstack_client::{
+    ports::{self, Filter},
+    security_groups,
+};
+use tokio::time::Instant;
+
+use super::{
+    view::{Endpoints, ServiceView, SliceView},
+    wanted::{ServerPort, World},
+};
+use crate::{
+    cloud::{self, Cloud},
+    cluster::{Index, Key},
+    nodes::view::NodeView,
+};
+
+/// A server that has no port is asked for again after that time at the soonest.
+const PORTS_AGAIN: Duration = Duration::from_secs(5);
+
+/// Why nothing could be seen.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// ake-api did not tell.
+    #[error(transparent)]
+    Api(#[from] ake_api_client::Error),
+    /// OpenStack did not tell.
+    #[error(transparent)]
+    OpenStack(#[from] openstack_client::Error),
+}
+
+impl ObserveError {
+    /// The named condition that it stands for.
+    #[must_use]
+    pub fn condition(&self) -> &'static str {
+        match self {
+            Self::OpenStack(error) => cloud::condition(error),
+            Self::Api(ake_api_client::Error::Login(_)) => "CloudCredentialRefused",
+            Self::Api(ake_api_client::Error::Unreachable { .. }) => "AkeApiUnreachable",
+            Self::Api(error) if error.code() == Some("unauthorized") => "CloudCredentialRefused",
+            Self::Api(_) => "AkeApiError",
+        }
+    }
+}
+
+/// What is watched.
+#[derive(Clone)]
+pub struct Views {
+    /// Services that concern us.
+    pub services: Index<Service, ServiceView>,
+    /// All Nodes.
+    pub nodes: Index<Node, NodeView>,
+    /// All EndpointSlices of Services.
+    pub slices: Index<EndpointSlice, SliceView>,
+}
+
+impl Views {
+    /// Waits until all of it is complete.
+    pub async fn ready(&self) -> bool {
+        self.services.ready().await && self.nodes.ready().await && self.slices.ready().await
+    }
+}
+
+/// Reads, and remembers which ports servers have.
+pub struct Eyes {
+    cloud: Arc<Cloud>,
+    views: Views,
+    pairs: bool,
+    ports: BTreeMap<String, Vec<ServerPort>>,
+    ports_read: Option<Instant>,
+}
+
+impl Eyes {
+    /// Has seen nothing yet. `pairs`: whether nodes' ports are looked at at all.
+    #[must_use]
+    pub fn new(cloud: Arc<Cloud>, views: Views, pairs: bool) -> Self {
+        Self { cloud, views, pairs, ports: BTreeMap::new(), ports_read: None }
+    }
+
+    /// Reads everything anew; with the ETag that ake-api gave. With `refresh` also what changes rarely.
+    pub async fn look(&mut self, refresh: bool) -> Result<(World, String), ObserveError> {
+        let cloud = self.cloud.clone();
+        let state = async { Ok::<_, ObserveError>(cloud.api.cluster(cloud.cluster_id).await?) };
+        let rules = async {
+            match &cloud.security_group {
+                Some(group) => Ok(Some(security_groups::list_rules(&cloud.session, group).await?)),
+                None => Ok::<_, ObserveError>(None),
+            }
+        };
+        let nodes = self.nodes();
+        let ports = self.read_ports(&nodes, refresh);
+        let ((state, etag), rules, ()) = tokio::try_join!(state, rules, ports)?;
+        let mut world = World {
+            services: BTreeMap::new(),
+            nodes,
+            endpoints: BTreeMap::new(),
+            ports: self.ports.clone(),
+            state,
+            rules,
+            held: BTreeSet::new(),
+            ripe: BTreeSet::new(),
+        };
+        self.look_again(&mut world);
+        Ok((world, etag))
+    }
+
+    /// Takes what is watched as it is by now; what was read over the network stays.
+    pub fn look_again(&self, world: &mut World) {
+        world.nodes = self.nodes();
+        world.services =
+            self.views.services.all().into_iter().map(|(key, view)| (key, (*view).clone())).collect();
+        let mut endpoints: BTreeMap<Key, BTreeMap<String, Endpoints>> = BTreeMap::new();
+        for (_, slice) in self.views.slices.all() {
+            let Some(service) = &slice.service else { continue };
+            let known = endpoints.entry(service.clone()).or_default();
+            for (node, count) in &slice.nodes {
+                let sum = known.entry(node.clone()).or_default();
+                sum.ready = sum.ready.saturating_add(count.ready);
+                sum.ending = sum.ending.saturating_add(count.ending);
+            }
+        }
+        world.endpoints = endpoints;
+    }
+
+    fn nodes(&self) -> BTreeMap<String, NodeView> {
+        self.views.nodes.all().into_iter().map(|(key, view)| (key.name, (*view).clone())).collect()
+    }
+
+    /// One list of the project's ports, when a server turns up that is not known yet.
+    async fn read_ports(
+        &mut self,
+        nodes: &BTreeMap<String, NodeView>,
+        refresh: bool,
+    ) -> Result<(), ObserveError> {
+        let unknown = nodes.values().filter_map(NodeView::server_id).any(|id| !self.ports.contains_key(id));
+        let due = self.ports_read.is_none_or(|at| at.elapsed() >= PORTS_AGAIN);
+        if !self.pairs || !(refresh || unknown && due) {
+            return Ok(());
+        }
+        let filter = Filter { project_id: Some(self.cloud.session.project_id()), ..Filter::default() };
+        let listed = ports::list(&self.cloud.session, &filter).await?;
+        self.ports_read = Some(Instant::now());
+        self.ports.clear();
+        for port in listed.into_iter().filter(|port| !port.device_id.is_empty()) {
+            let addresses = port.addresses().collect();
+            self.ports.entry(port.device_id).or_default().push(ServerPort { id: port.id, addresses });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,196 @@
+//! The rules of the cluster's security group that Services and health checks need, as a set.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ake_api_client::{Check, ClusterState, Family, Listener, Protocol};
+use ipnetwork::IpNetwork;
+use openstack_client::security_groups::{Rule, RuleSpec};
+
+use super::wanted::{self, Wanted, WantedBalancer};
+
+/// Description of a rule that lets clients reach a Service's port.
+pub const SERVICE_PORT: &str = "ake: service port";
+
+/// Description of a rule that lets the balancers check nodes.
+pub const HEALTH_CHECK: &str = "ake: health check";
+
+/// What a rule admits, in one form for all the ways that Neutron writes it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Admission {
+    ethertype: &'static str,
+    protocol: String,
+    port: u16,
+    from: IpNetwork,
+}
+
+impl Admission {
+    fn new(protocol: Protocol, port: u16, from: IpNetwork) -> Self {
+        let protocol = match protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        };
+        let ethertype = if from.is_ipv6() { "IPv6" } else { "IPv4" };
+        Self { ethertype, protocol: protocol.to_owned(), port, from }
+    }
+
+    /// The single-port ingress rule that Neutron has, if it is one.
+    fn of(rule: &RuleSpec) -> Option<Self> {
+        let port = rule.port_range_min.filter(|port| rule.port_range_max == Some(*port))?;
+        if rule.direction != "ingress" || rule.remote_group_id.is_some() {
+            return None;
+        }
+        let ethertype = if rule.ethertype == "IPv6" { "IPv6" } else { "IPv4" };
+        let protocol = match rule.protocol.as_deref()? {
+            "6" => "tcp",
+            "17" => "udp",
+            "132" => "sctp",
+            name => name,
+        };
+        let from = rule.remote_ip_prefix.unwrap_or_else(|| everybody(ethertype == "IPv6"));
+        Some(Self { ethertype, protocol: protocol.to_owned(), port, from })
+    }
+
+    fn spec(&self, description: &str) -> RuleSpec {
+        RuleSpec {
+            direction: "ingress".to_owned(),
+            ethertype: self.ethertype.to_owned(),
+            protocol: Some(self.protocol.clone()),
+            port_range_min: Some(self.port),
+            port_range_max: Some(self.port),
+            remote_ip_prefix: Some(self.from),
+            remote_group_id: None,
+            description: description.to_owned(),
+        }
+    }
+}
+
+fn everybody(v6: bool) -> IpNetwork {
+    let nobody: IpAddr = if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    IpNetwork::new(nobody, 0).unwrap_or(nobody.into())
+}
+
+/// Why a rule shall be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reason {
+    /// Goes into the rule's description.
+    pub description: &'static str,
+    /// UID of a Service that needs it.
+    pub uid: Option<String>,
+}
+
+/// Rules that shall be, each with its reason.
+pub type WantedRules = BTreeMap<Admission, Reason>;
+
+/// What a load balancer needs.
+fn of_balancer(balancer: &WantedBalancer) -> Vec<Admission> {
+    let all = [everybody(balancer.family == Family::V6)];
+    let ranges = if balancer.request.source_ranges.is_empty() {
+        all.as_slice()
+    } else {
+        balancer.request.source_ranges.as_slice()
+    };
+    let of_listener = |listener: &Listener| {
+        let (protocol, port) = (listener.protocol, listener.port);
+        ranges.iter().map(move |range| Admission::new(protocol, port, *range))
+    };
+    balancer.request.listeners.iter().flat_map(of_listener).collect()
+}
+
+/// Rules that shall be, for what is wanted.
+#[must_use]
+pub fn wanted(state: &ClusterState, wanted: &Wanted) -> WantedRules {
+    let mut rules = WantedRules::new();
+    for balancer in wanted.balancers.values() {
+        for what in of_balancer(balancer) {
+            let reason = || Reason { description: SERVICE_PORT, uid: Some(balancer.uid.clone()) };
+            rules.entry(what).or_insert_with(reason);
+        }
+    }
+    let ours =
+        wanted.pools.iter().filter(|(name, _)| wanted::owner(name).is_some() || wanted::is_shared_pool(name));
+    for (name, check) in ours.filter_map(|(name, pool)| Some((name, pool.check.as_ref()?))) {
+        let port = match check {
+            Check::Tcp { port } | Check::Http { port, .. } => *port,
+        };
+        for source in &state.cluster.check_sources {
+            // Neutron takes no second rule for the same, whatever its description.
+            let reason =
+                || Reason { description: HEALTH_CHECK, uid: wanted::owner(name).map(ToOwned::to_owned) };
+            rules.entry(Admission::new(Protocol::Tcp, port, *source)).or_insert_with(reason);
+        }
+    }
+    rules
+}
+
+/// Whether the group admits all that a load balancer needs.
+#[must_use]
+pub fn admit(actual: &[Rule], balancer: &WantedBalancer) -> bool {
+    let there: BTreeSet<Admission> = actual.iter().filter_map(|rule| Admission::of(&rule.spec)).collect();
+    of_balancer(balancer).iter().all(|what| there.contains(what))
+}
+
+/// What to add, each with the UID of a Service that needs it, and what to remove. A rule of somebody else
+/// that admits the same will do; only ours go.
+#[must_use]
+pub fn difference(wanted: &WantedRules, actual: &[Rule]) -> (Vec<(Option<String>, RuleSpec)>, Vec<Rule>) {
+    let there: BTreeSet<Admission> = actual.iter().filter_map(|rule| Admission::of(&rule.spec)).collect();
+    let missing = wanted.iter().filter(|(what, _)| !there.contains(what));
+    let add = missing.map(|(what, why)| (why.uid.clone(), what.spec(why.description))).collect();
+    let superfluous = actual.iter().filter(|rule| {
+        let ours = rule.spec.description == SERVICE_PORT || rule.spec.description == HEALTH_CHECK;
+        ours && Admission::of(&rule.spec).is_none_or(|what| !wanted.contains_key(&what))
+    });
+    (add, superfluous.cloned().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(id: &str, protocol: &str, port: u16, from: Option<&str>, description: &str) -> Rule {
+        Rule {
+            id: id.into(),
+            security_group_id: "g".into(),
+            spec: RuleSpec {
+                direction: "ingress".into(),
+                ethertype: "IPv4".into(),
+                protocol: Some(protocol.into()),
+                port_range_min: Some(port),
+                port_range_max: Some(port),
+                remote_ip_prefix: from.map(|from| from.parse().unwrap()),
+                remote_group_id: None,
+                description: description.into(),
+            },
+        }
+    }
+
+    fn want(port: u16, from: &str) -> (Admission, Reason) {
+        let reason = Reason { description: SERVICE_PORT, uid: None };
+        (Admission::new(Protocol::Tcp, port, from.parse().unwrap()), reason)
+    }
+
+    #[test]
+    fn only_our_own_rules_are_removed() {
+        let actual = [
+            rule("1", "tcp", 80, Some("0.0.0.0/0"), SERVICE_PORT),
+            rule("2", "tcp", 81, Some("0.0.0.0/0"), SERVICE_PORT),
+            rule("3", "tcp", 22, Some("0.0.0.0/0"), "ssh"),
+            rule("4", "tcp", 22, Some("0.0.0.0/0"), "ake: the template's"),
+        ];
+        let (add, remove) =
+            difference(&WantedRules::from([want(80, "0.0.0.0/0"), want(443, "10.0.0.0/8")]), &actual);
+        assert_eq!(add.iter().map(|(_, spec)| spec.port_range_min).collect::<Vec<_>>(), [Some(443)]);
+        assert_eq!(remove.iter().map(|rule| rule.id.as_str()).collect::<Vec<_>>(), ["2"]);
+    }
+
+    #[test]
+    fn another_way_to_write_the_same_will_do() {
+        let actual = [rule("1", "6", 80, None, "by hand")];
+        let (add, remove) = difference(&WantedRules::from([want(80, "0.0.0.0/0")]), &actual);
+        assert!(add.is_empty() && remove.is_empty());
+    }
+}
