@@ -1,1 +1,161 @@
-//! The cloud's side of volumes.
+//! The cloud's side of volumes: claims get volumes, volumes get attached, released volumes go.
+//!
+//! One queue per kind of object, each worked off as observe, plan, apply, status: `view` holds what is read,
+//! `provision`, `release`, `attach` and `resize` each hold a pure plan and what carries it out, and `cloud` the
+//! idempotent operations on Cinder and Nova with their waits.
+
+mod attach;
+mod cloud;
+mod provision;
+mod quantity;
+mod release;
+mod resize;
+mod view;
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::{
+    core::v1::{Node, PersistentVolume, PersistentVolumeClaim},
+    storage::v1::{CSINode, StorageClass, VolumeAttachment},
+};
+use openstack_client::Session;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Backoff, Cluster, Index, Key, Queue, Recorder, Selector};
+use cloud::Cloud;
+use view::{AttachmentView, ByVolume, ClaimView, ClassView, DriverView, PersistentView};
+
+/// As the sidecars: 1 s, doubled up to 5 min.
+const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(300) };
+
+/// Objects of one kind that are worked on at once.
+const WORKERS: usize = 8;
+
+/// The component that Events name.
+const COMPONENT: &str = "cinder.csi.openstack.org";
+
+/// Everything that the workers share.
+struct Context {
+    cluster: Cluster,
+    recorder: Recorder,
+    cloud: Cloud,
+    claims: Index<PersistentVolumeClaim, ClaimView>,
+    volumes: Index<PersistentVolume, PersistentView>,
+    classes: Index<StorageClass, ClassView>,
+    attachments: Index<VolumeAttachment, AttachmentView>,
+    drivers: Index<CSINode, DriverView>,
+    zones: Index<Node, Option<String>>,
+    /// Claims whose volume may have been begun in this life of the program.
+    begun: provision::Begun,
+}
+
+/// Keeps volumes until `stop`. Only the leader may run this.
+pub async fn run(
+    cluster: Cluster,
+    recorder: Recorder,
+    session: Session,
+    cluster_id: uuid::Uuid,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let [claims, volumes, attachments] = [(); 3].map(|()| Queue::<Key>::new(BACKOFF));
+    let context = Arc::new(watch(
+        cluster,
+        recorder,
+        Cloud::new(session, cluster_id),
+        [&claims, &volumes, &attachments],
+    ));
+    tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        () = context.ready() => {}
+    }
+    tracing::info!(%cluster_id, "keeping volumes");
+    let (a, b, c) = (Arc::clone(&context), Arc::clone(&context), context);
+    tokio::join!(
+        claims.run(WORKERS, stop.clone(), move |key| {
+            let context = Arc::clone(&a);
+            async move {
+                match resize::work(&context, &key).await? {
+                    Some(next) => Ok(next),
+                    None => provision::work(&context, &key).await,
+                }
+            }
+        }),
+        volumes.run(WORKERS, stop.clone(), move |key| {
+            let context = Arc::clone(&b);
+            async move { release::work(&context, &key).await }
+        }),
+        attachments.run(WORKERS, stop.clone(), move |key| {
+            let context = Arc::clone(&c);
+            async move { attach::work(&context, &key).await }
+        }),
+    );
+    Ok(())
+}
+
+/// Begins all watches. What changes is put into the queue of what it may concern.
+fn watch(cluster: Cluster, recorder: Recorder, cloud: Cloud, queues: [&Queue<Key>; 3]) -> Context {
+    let [claims, volumes, attachments] = queues.map(Clone::clone);
+    let all = Selector::default;
+    let by_volume = ByVolume::default();
+    let of_claims = {
+        let claims = claims.clone();
+        cluster.watch(all(), view::claim, move |change| claims.add(change.key.clone()))
+    };
+    let of_volumes = {
+        let (volumes, attachments, by_volume) = (volumes.clone(), attachments.clone(), by_volume.clone());
+        cluster.watch(all(), view::persistent, move |change| {
+            volumes.add(change.key.clone());
+            if let Some(claim) = change.new.and_then(|volume| volume.claim.clone()) {
+                claims.add(claim);
+            }
+            by_volume.of(&change.key.name).into_iter().for_each(|attachment| attachments.add(attachment));
+        })
+    };
+    let of_attachments = cluster.watch(all(), view::attachment, move |change| {
+        if view::wakes(change.old, change.new) {
+            attachments.add(change.key.clone());
+        }
+        if let Some(attachment) = change.new.or(change.old) {
+            by_volume.note(&attachment.volume, change.key, change.new.is_some());
+            volumes.add(Key::whole(attachment.volume.clone()));
+        }
+    });
+    Context {
+        claims: of_claims,
+        volumes: of_volumes,
+        attachments: of_attachments,
+        classes: cluster.watch(all(), view::class, |_| {}),
+        drivers: cluster.watch(all(), view::driver, |_| {}),
+        zones: cluster.watch(all(), view::zone, |_| {}),
+        begun: provision::Begun::default(),
+        cluster,
+        recorder,
+        cloud,
+    }
+}
+
+impl Context {
+    /// Waits until all lists are there: nothing is decided from a part of them.
+    async fn ready(&self) {
+        self.claims.ready().await;
+        self.volumes.ready().await;
+        self.classes.ready().await;
+        self.attachments.ready().await;
+        self.drivers.ready().await;
+        self.zones.ready().await;
+    }
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// By the API server.
+    #[error(transparent)]
+    Cluster(#[from] crate::cluster::Error),
+    /// By the cloud.
+    #[error(transparent)]
+    Cloud(#[from] cloud::CloudError),
+    /// It cannot be done as things stand.
+    #[error("{0}")]
+    Refused(String),
+}

@@ -98,9 +98,12 @@ pub(super) async fn find(volume: &str, at_least: u64) -> Result<Disk, DiskError>
         if begun.elapsed() > APPEARS_WITHIN {
             let volume = volume.to_owned();
             return Err(match last {
-                Some(Disk { path, size: found, .. }) => {
-                    DiskError::TooSmall { volume, disk: path.display().to_string(), found, expected: at_least }
-                }
+                Some(Disk { path, size: found, .. }) => DiskError::TooSmall {
+                    volume,
+                    disk: path.display().to_string(),
+                    found,
+                    expected: at_least,
+                },
                 None => DiskError::NotThere { expected: links(&volume).join(", "), volume },
             });
         }
@@ -160,7 +163,9 @@ pub(super) async fn format(disk: &Path, wanted: FileSystem) -> Result<(), DiskEr
     let disk = disk.as_os_str();
     match wanted {
         // -F: a whole disk without a partition is meant. -m0: no blocks kept back for root.
-        FileSystem::Ext4 => run::succeed("mkfs.ext4", &[OsStr::new("-q"), OsStr::new("-F"), OsStr::new("-m0"), disk]).await?,
+        FileSystem::Ext4 => {
+            run::succeed("mkfs.ext4", &[OsStr::new("-q"), OsStr::new("-F"), OsStr::new("-m0"), disk]).await?
+        }
         FileSystem::Xfs => run::succeed("mkfs.xfs", &[OsStr::new("-q"), disk]).await?,
     }
     Ok(())

@@ -5,8 +5,8 @@ use tonic::{Request, Response, Status};
 use crate::volumes::{
     DRIVER,
     proto::csi::{
-        GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest, GetPluginInfoResponse,
-        PluginCapability, ProbeRequest, ProbeResponse, identity_server,
+        GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest,
+        GetPluginInfoResponse, PluginCapability, ProbeRequest, ProbeResponse, identity_server,
         plugin_capability::{Service, Type, VolumeExpansion, service, volume_expansion},
     },
 };
@@ -41,7 +41,8 @@ impl identity_server::Identity for Identity {
                 r#type: service::Type::VolumeAccessibilityConstraints.into(),
             }));
         }
-        let capabilities = types.into_iter().map(|r#type| PluginCapability { r#type: Some(r#type) }).collect();
+        let capabilities =
+            types.into_iter().map(|r#type| PluginCapability { r#type: Some(r#type) }).collect();
         Ok(Response::new(GetPluginCapabilitiesResponse { capabilities }))
     }
 

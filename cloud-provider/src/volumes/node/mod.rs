@@ -59,11 +59,9 @@ pub async fn serve(sockets: Sockets, node: NodeIdentity, stop: CancellationToken
         .add_service(IdentityServer::new(identity::Identity { has_zone: node.zone.is_some() }))
         .add_service(NodeServer::new(service::Node::new(node)))
         .serve_with_incoming_shutdown(UnixListenerStream::new(sockets.csi), stop.clone().cancelled_owned());
-    let registration =
-        Server::builder().add_service(RegistrationServer::new(registration::Registration)).serve_with_incoming_shutdown(
-            UnixListenerStream::new(sockets.registration),
-            stop.cancelled_owned(),
-        );
+    let registration = Server::builder()
+        .add_service(RegistrationServer::new(registration::Registration))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(sockets.registration), stop.cancelled_owned());
     tokio::try_join!(csi, registration)?;
     Ok(())
 }

@@ -17,11 +17,12 @@ use super::{
 use crate::volumes::{
     CONTEXT_SIZE, ZONE_KEY,
     proto::csi::{
-        NodeExpandVolumeRequest, NodeExpandVolumeResponse, NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse,
-        NodeGetInfoRequest, NodeGetInfoResponse, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
-        NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability, NodeStageVolumeRequest,
-        NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest,
-        NodeUnstageVolumeResponse, Topology, VolumeCapability, VolumeUsage, node_server,
+        NodeExpandVolumeRequest, NodeExpandVolumeResponse, NodeGetCapabilitiesRequest,
+        NodeGetCapabilitiesResponse, NodeGetInfoRequest, NodeGetInfoResponse, NodeGetVolumeStatsRequest,
+        NodeGetVolumeStatsResponse, NodePublishVolumeRequest, NodePublishVolumeResponse,
+        NodeServiceCapability, NodeStageVolumeRequest, NodeStageVolumeResponse, NodeUnpublishVolumeRequest,
+        NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest, NodeUnstageVolumeResponse, Topology,
+        VolumeCapability, VolumeUsage, node_server,
         node_service_capability::{Rpc, Type, rpc},
         volume_capability::{AccessType, MountVolume},
         volume_usage::Unit,
@@ -184,7 +185,8 @@ impl node_server::Node for Node {
         let _busy = self.begin(&request.volume_id)?;
         let staging = path("staging_target_path", &request.staging_target_path)?;
         let access = access(request.volume_capability)?;
-        let gib = request.publish_context.get(CONTEXT_SIZE).and_then(|size| size.parse::<u64>().ok()).unwrap_or(0);
+        let gib =
+            request.publish_context.get(CONTEXT_SIZE).and_then(|size| size.parse::<u64>().ok()).unwrap_or(0);
         let disk = disk::find(&request.volume_id, gib << 30).await?;
         if let AccessType::Mount(mount) = access {
             stage(&disk, &staging, &mount).await?;
@@ -274,8 +276,11 @@ impl node_server::Node for Node {
         let request = request.into_inner();
         let _busy = self.begin(&request.volume_id)?;
         let target = path("volume_path", &request.volume_path)?;
-        tokio::fs::metadata(&target).await.map_err(|e| Status::not_found(format!("{}: {e}", target.display())))?;
-        let wanted = request.capacity_range.map_or(0, |range| u64::try_from(range.required_bytes).unwrap_or(0));
+        tokio::fs::metadata(&target)
+            .await
+            .map_err(|e| Status::not_found(format!("{}: {e}", target.display())))?;
+        let wanted =
+            request.capacity_range.map_or(0, |range| u64::try_from(range.required_bytes).unwrap_or(0));
         let disk = disk::find(&request.volume_id, wanted).await?;
         let block = matches!(
             request.volume_capability.and_then(|capability| capability.access_type),
@@ -312,7 +317,11 @@ impl node_server::Node for Node {
         Ok(Response::new(NodeGetInfoResponse {
             node_id: self.identity.server_id.clone(),
             max_volumes_per_node: self.identity.max_volumes.map_or(0, i64::from),
-            accessible_topology: self.identity.zone.as_ref().map(|zone| Topology { segments: segments(zone) }),
+            accessible_topology: self
+                .identity
+                .zone
+                .as_ref()
+                .map(|zone| Topology { segments: segments(zone) }),
         }))
     }
 }

@@ -38,7 +38,11 @@ async fn kubelet_learns_of_the_driver_and_calls_it() {
     let stop = CancellationToken::new();
     let served = tokio::spawn(serve(sockets, node, stop.clone()));
 
-    let info = RegistrationClient::new(channel(registration).await).get_info(InfoRequest {}).await.unwrap().into_inner();
+    let info = RegistrationClient::new(channel(registration).await)
+        .get_info(InfoRequest {})
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((info.r#type.as_str(), info.name.as_str()), ("CSIPlugin", "cinder.csi.openstack.org"));
     assert_eq!(info.endpoint, super::SOCKET);
 
@@ -53,7 +57,10 @@ async fn kubelet_learns_of_the_driver_and_calls_it() {
     assert_eq!(segments["topology.cinder.csi.openstack.org/zone"], "nova");
 
     let error = client.node_stage_volume(NodeStageVolumeRequest::default()).await.unwrap_err();
-    assert_eq!((error.code(), error.message()), (tonic::Code::InvalidArgument, "volume_id is empty: expected a value"));
+    assert_eq!(
+        (error.code(), error.message()),
+        (tonic::Code::InvalidArgument, "volume_id is empty: expected a value")
+    );
     let error = client
         .node_publish_volume(NodePublishVolumeRequest {
             volume_id: "v".into(),
