@@ -61,8 +61,9 @@ pub fn install(dirs: &Dirs, ake_lab: &Path) -> Result<()> {
     let guest = guest(dirs);
     let _ = fs::remove_dir_all(&guest);
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/guest");
-    // Ownership is not preserved: in a machine these files are root's, whoever checked them out.
-    shell::run(Command::new("cp").args(["-r", "--no-dereference", "--preserve=mode", source]).arg(&guest))?;
+    // Owner and modes are not those of the checkout: in a machine these are root's files, for all to read.
+    shell::run(Command::new("cp").args(["-r", "--no-dereference", source]).arg(&guest))?;
+    shell::run(Command::new("chmod").args(["-R", "u=rwX,go=rX"]).arg(&guest))?;
     Ok(())
 }
 

@@ -72,7 +72,14 @@ fn nspawn(record: &Record, home: &Path) -> Command {
         // "network": all of /sys and of /proc/sys but net is read-only. So networkd configures links without udev, and
         // udev stays off.
         .env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network")
-        .args(["--quiet", "--boot", "--register=no", "--keep-unit", "--link-journal=no", "--console=pipe"])
+        .args([
+            "--quiet",
+            "--boot",
+            "--register=no",
+            "--keep-unit",
+            "--link-journal=no",
+            "--console=read-only",
+        ])
         .args(["--resolv-conf=off", "--timezone=off", "--capability=all"])
         // What kubelet and containerd call beyond nspawn's own list.
         .args(["--system-call-filter=@keyring bpf", "--bind=/dev/kmsg", "--bind=/dev/fuse"])
