@@ -28,7 +28,11 @@ enum Action {
         bare: bool,
     },
     /// End a lab and remove everything of it, also after a crash
-    Down,
+    Down {
+        /// End every lab of this machine
+        #[arg(long)]
+        all: bool,
+    },
     /// Say what of a lab runs
     Status,
     /// List the labs of this machine
@@ -91,7 +95,13 @@ fn act(arguments: Arguments) -> Result<ExitCode> {
                 println!("[{:6.1} s] {text}", begin.elapsed().as_secs_f64());
             })?;
         }
-        Action::Down => Lab::down(name)?,
+        Action::Down { all: false } => Lab::down(name)?,
+        Action::Down { all: true } => {
+            for (lab, _) in Lab::list()? {
+                Lab::down(&lab)?;
+                println!("ended the lab {lab:?}");
+            }
+        }
         Action::Status => return status(name),
         Action::List => {
             for (lab, runs) in Lab::list()? {
