@@ -18,7 +18,7 @@ use crate::{
     error::{Error, LoginError},
     fault,
     service::Service,
-    tokens::{ACCESS_RULES_HEADER, TokenInfo, TokenRoot},
+    tokens::{ACCESS_RULES_HEADER, CatalogRoot, TokenInfo, TokenRoot},
 };
 
 /// A token and what came with it.
@@ -121,7 +121,10 @@ pub(crate) async fn log_in(http: &reqwest::Client, config: &CloudConfig) -> Resu
             token_of(http, config, &auth).await?
         }
     };
-    let info = describe(http, config, &token).await?;
+    let info = match &config.auth {
+        Auth::Token { .. } => handed_over(http, config, &token).await?,
+        _ => describe(http, config, &token).await?,
+    };
     Ok(Login {
         token,
         project_id: info.project.as_ref().map(|project| project.id.clone()).unwrap_or_default(),
@@ -207,6 +210,34 @@ pub(crate) async fn describe(
     }
     let root: TokenRoot = serde_json::from_str(&body).map_err(|e| unavailable(e.to_string()))?;
     Ok(root.token)
+}
+
+/// What can be known of a token that was handed to us. Keystone shows the catalog to everybody, but describes a
+/// token of a trust to nobody but services, not even to itself: then whose it is stays unknown.
+async fn handed_over(
+    http: &reqwest::Client,
+    config: &CloudConfig,
+    token: &SecretString,
+) -> Result<TokenInfo, Error> {
+    let unavailable =
+        |message: String| LoginError::Unavailable { auth_url: config.auth_url.clone(), message };
+    let answer = http
+        .get(format!("{}/auth/catalog", identity_base(&config.auth_url)))
+        .header("X-Auth-Token", token.expose_secret())
+        .send()
+        .await
+        .map_err(|e| unavailable(innermost(&e)))?;
+    let status = answer.status();
+    let body = answer.text().await.map_err(|e| unavailable(innermost(&e)))?;
+    if status == http::StatusCode::UNAUTHORIZED {
+        let message = fault::read(&body).message;
+        return Err(LoginError::TokenRefused { auth_url: config.auth_url.clone(), message }.into());
+    }
+    if !status.is_success() {
+        return Err(unavailable(format!("{status}: {}", fault::read(&body).message)).into());
+    }
+    let root: CatalogRoot = serde_json::from_str(&body).map_err(|e| unavailable(e.to_string()))?;
+    Ok(describe(http, config, token).await.unwrap_or_else(|_| TokenInfo::of_catalog(root.catalog)))
 }
 
 /// The cause at the bottom, which says most ("connection refused", "certificate expired").

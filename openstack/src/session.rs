@@ -69,7 +69,8 @@ impl Session {
     }
 
     /// A session that uses somebody's token as it is. It is never exchanged for another (Keystone refuses
-    /// that for tokens of a trust), and ends when the token does.
+    /// that for tokens of a trust), and ends when the token does. With a token of a trust,
+    /// project and user stay unknown (empty).
     pub async fn from_token(
         auth_url: &str,
         token: SecretString,

@@ -79,6 +79,22 @@ impl Keystone {
             })
             .mount(cloud)
             .await;
+        let (count, body) = (Arc::clone(&given), description(cloud, None));
+        Mock::given(method("GET"))
+            .and(path("/v3/auth/catalog"))
+            .respond_with(move |request: &Request| {
+                let last = format!("token-{}", count.load(Ordering::SeqCst).saturating_sub(1));
+                if request.headers.get("x-auth-token").map(|t| t.as_bytes().to_vec())
+                    == Some(last.into_bytes())
+                {
+                    ResponseTemplate::new(200)
+                        .set_body_json(json!({"catalog": body["token"]["catalog"], "links": {}}))
+                } else {
+                    ResponseTemplate::new(401).set_body_json(json!({"error": {"message": "no"}}))
+                }
+            })
+            .mount(cloud)
+            .await;
         Self { given }
     }
 
@@ -186,6 +202,24 @@ async fn a_token_of_somebody_is_used_as_it_is() {
     assert_eq!(keystone.logins(), 1);
     let error = Session::from_token(&cloud.uri(), "stale".to_owned().into(), None, None).await.unwrap_err();
     assert!(matches!(error, Error::Login(LoginError::TokenRefused { .. })), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_of_a_trust_is_described_to_nobody_and_serves_all_the_same() {
+    let cloud = MockServer::start().await;
+    Keystone::on(&cloud, None).await;
+    Session::connect(&config(&cloud)).await.unwrap();
+    Mock::given(method("GET"))
+        .and(path("/v3/auth/tokens"))
+        .respond_with(
+            ResponseTemplate::new(403).set_body_json(json!({"error": {"message": "not authorized"}})),
+        )
+        .with_priority(1)
+        .mount(&cloud)
+        .await;
+    let session = Session::from_token(&cloud.uri(), "token-0".to_owned().into(), None, None).await.unwrap();
+    assert_eq!(session.project_id(), "");
+    assert_eq!(session.endpoint(Service::Compute).unwrap(), format!("{}/v2.1", cloud.uri()));
 }
 
 #[tokio::test]

@@ -37,7 +37,25 @@ pub struct TokenInfo {
     pub catalog: Vec<CatalogRecord>,
 }
 
+#[derive(Debug, Deserialize)]
+pub(crate) struct CatalogRoot {
+    pub(crate) catalog: Vec<CatalogRecord>,
+}
+
 impl TokenInfo {
+    /// A token of which nothing but its catalog is known.
+    pub(crate) fn of_catalog(catalog: Vec<CatalogRecord>) -> Self {
+        Self {
+            user: User { id: String::new(), name: String::new(), domain: None },
+            project: None,
+            roles: Vec::new(),
+            expires_at: jiff::Timestamp::MAX,
+            application_credential: None,
+            trust: None,
+            catalog,
+        }
+    }
+
     /// Whether the user has the role.
     #[must_use]
     pub fn has_role(&self, name: &str) -> bool {

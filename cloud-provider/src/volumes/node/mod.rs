@@ -21,8 +21,10 @@ use super::proto::{
 pub const SOCKET: &str = "/var/lib/kubelet/plugins/cinder.csi.openstack.org/csi.sock";
 
 /// Where kubelet learns of us. kubelet forgets the driver when this file goes or is made anew, so it belongs to
-/// a socket unit and not to this program.
-pub const REGISTRATION_SOCKET: &str = "/var/lib/kubelet/plugins_registry/cinder.csi.openstack.org-reg.sock";
+/// a socket unit and not to this program. kubelet's gRPC client makes the escaped path the HTTP/2 authority, which
+/// h2 refuses as malformed unless there is an `@` in it.
+pub const REGISTRATION_SOCKET: &str =
+    "/var/lib/kubelet/plugins_registry/ake@cinder.csi.openstack.org-reg.sock";
 
 /// Which node this is.
 #[derive(Debug, Clone, PartialEq, Eq)]
