@@ -124,3 +124,6 @@ async fn unknown_method(method: axum::http::Method, uri: axum::http::Uri) -> imp
     *response.status_mut() = axum::http::StatusCode::METHOD_NOT_ALLOWED;
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,3 +114,11 @@ fn with_present_macs(wanted: &Wanted, ports: &BTreeMap<String, NodePortFact>) ->
     }
     (next != *wanted).then_some(next)
 }
+
+#[cfg(test)]
+impl Service {
+    /// One comparison, as the period brings it.
+    pub(crate) async fn settle_for_tests(&self, id: &str) {
+        self.settle(id.parse().expect("a UUID")).await.expect("settled");
+    }
+}

@@ -1,0 +1,504 @@
+//! The surface, in process: imitated Keystone and Neutron (the real ones are met in the lab), a balancer in
+//! memory, and the real rest.
+
+mod imitation;
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Method, Request, StatusCode},
+};
+use imitation::{Memory, Neutron, cloud};
+use lb_driver::driver::Driver;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use wiremock::MockServer;
+
+use super::{App, Audit, Peer, router};
+use crate::{
+    auth::Authenticator,
+    cloud::Cloud,
+    config::{Config, EXAMPLE},
+    device::{Devices, Reconciler},
+    metrics::Metrics,
+    service::Service,
+    store::Store,
+};
+
+const DEMO: &str = "11111111-1111-1111-1111-111111111111";
+const OTHER: &str = "22222222-2222-2222-2222-222222222222";
+const PORT: &str = "99999999-9999-9999-9999-999999999991";
+const TOKEN: &str = "alice:demo:member";
+
+struct House {
+    router: Router,
+    service: Arc<Service>,
+    neutron: Arc<Neutron>,
+    balancer: Arc<Memory>,
+    folder: tempfile::TempDir,
+    stop: CancellationToken,
+    _cloud: MockServer,
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+struct Said {
+    status: StatusCode,
+    body: Value,
+    etag: String,
+}
+
+impl House {
+    async fn new() -> Self {
+        Self::with(|example| example).await
+    }
+
+    async fn with(edit: impl FnOnce(String) -> String) -> Self {
+        let (server, neutron) = cloud().await;
+        let text = EXAMPLE
+            .replace("http://192.0.2.2:5000/v3", &server.uri())
+            .replace("password_file = \"/etc/ake/keystone-password\"", "password = \"secret\"");
+        let config = Arc::new(Config::parse(Path::new("api.toml"), &edit(text)).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("api.sqlite")).await.unwrap();
+        let (devices, metrics, stop) =
+            (Devices::default(), Metrics::new().unwrap(), CancellationToken::new());
+        let balancer = Arc::new(Memory::default());
+        let reconciler = Reconciler {
+            store: store.clone(),
+            drivers: [("memory".to_owned(), Arc::clone(&balancer) as Arc<dyn Driver>)].into(),
+            devices: devices.clone(),
+            period: config.period(),
+            metrics: metrics.clone(),
+        };
+        tokio::spawn(reconciler.run(stop.clone()));
+        let cloud = Arc::new(Cloud::new(&config).unwrap());
+        let service = Arc::new(Service::new(config, store, Arc::clone(&cloud), devices, metrics.clone()));
+        let audit = Audit::open(&folder.path().join("audit.jsonl")).unwrap();
+        let authenticator = Authenticator::new(cloud, std::time::Duration::from_secs(60), 100);
+        let router = router(Arc::new(App { service: Arc::clone(&service), authenticator, audit, metrics }));
+        Self { router, service, neutron, balancer, folder, stop, _cloud: server }
+    }
+
+    async fn say(&self, token: &str, method: Method, path: &str, body: Value) -> Said {
+        self.say_from("192.0.2.9", token, method, path, body).await
+    }
+
+    async fn say_from(&self, peer: &str, token: &str, method: Method, path: &str, body: Value) -> Said {
+        let mut request = Request::builder().method(method).uri(path);
+        if !token.is_empty() {
+            request = request.header("X-Auth-Token", token);
+        }
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let mut request = request.body(body).unwrap();
+        request.extensions_mut().insert(Peer(SocketAddr::new(peer.parse().unwrap(), 1234)));
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let etag = response.headers().get("etag").map(|t| t.to_str().unwrap().to_owned()).unwrap_or_default();
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        Said { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), etag }
+    }
+
+    async fn put(&self, path: &str, body: Value) -> Said {
+        self.say(TOKEN, Method::PUT, path, body).await
+    }
+
+    async fn get(&self, path: &str) -> Said {
+        self.say(TOKEN, Method::GET, path, Value::Null).await
+    }
+
+    async fn delete(&self, path: &str) -> Said {
+        self.say(TOKEN, Method::DELETE, path, Value::Null).await
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Said {
+        self.say(TOKEN, Method::POST, path, body).await
+    }
+
+    async fn registered() -> Self {
+        let house = Self::new().await;
+        let said = house.put(&cluster(""), registration()).await;
+        assert_eq!(said.status, 200, "{}", said.body);
+        house.neutron.add(
+            PORT,
+            "demo",
+            "192.168.77.20",
+            "server-0",
+            &[&format!("ake-cluster={DEMO}"), "ake-role=worker"],
+        );
+        house
+    }
+
+    async fn with_api() -> Self {
+        let house = Self::registered().await;
+        for (path, body) in [
+            ("/addresses/api", json!({})),
+            ("/pools/masters", json!({"check": {"type": "tcp", "port": 6443}})),
+            ("/pools/masters/members/m0", json!({"address": "192.168.77.20", "port": PORT})),
+            (
+                "/load-balancers/api",
+                json!({"address": "api", "listeners": [{"protocol": "TCP", "port": 6443, "pool": "masters"}]}),
+            ),
+            (&format!("/node-ports/{PORT}"), json!({"asker": "heat", "addresses": ["api"]})),
+        ] {
+            let said = house.put(&cluster(path), body).await;
+            assert_eq!(said.status, 200, "{path} {}", said.body);
+        }
+        house
+    }
+}
+
+fn cluster(path: &str) -> String {
+    format!("/v1/clusters/{DEMO}{path}")
+}
+
+fn registration() -> Value {
+    json!({"name": "demo", "network": "net-1"})
+}
+
+fn message(said: &Said) -> &str {
+    said.body["message"].as_str().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_cluster_is_registered_once_with_its_blocks_and_range() {
+    let house = House::registered().await;
+    let said = house.get(&cluster("")).await;
+    assert_eq!(said.body["cluster"]["pod_range"], "10.240.0.0/16");
+    assert_eq!(said.body["cluster"]["vip_blocks"], json!(["203.0.113.16/28", "2001:db8:113::10/124"]));
+    assert_eq!(said.body["cluster"]["check_sources"], json!(["192.168.77.2/32", "fd00:77::2/128"]));
+    assert_eq!(house.neutron.reserved(), 2);
+    let (writes, again) = (house.neutron.writes(), house.put(&cluster(""), registration()).await);
+    assert_eq!((again.status, again.etag.as_str()), (StatusCode::OK, said.etag.as_str()));
+    assert_eq!(house.neutron.writes(), writes, "a repetition writes nothing");
+    let port = house.neutron.ports.lock().unwrap()[0].clone();
+    assert_eq!(port["device_id"], DEMO);
+    assert_eq!(port["fixed_ips"].as_array().unwrap().len(), 16);
+    assert!(port["description"].as_str().unwrap().contains(DEMO));
+}
+
+#[tokio::test]
+async fn the_api_servers_load_balancer_reaches_the_balancer() {
+    let house = House::with_api().await;
+    let said = house.get(&cluster("")).await;
+    let lb = &said.body["load_balancers"]["api"];
+    assert_eq!((&lb["applied"], &lb["vip"]), (&json!(true), &json!("203.0.113.16")));
+    let member = &said.body["pools"]["masters"]["members"]["m0"];
+    assert_eq!(member["mac"], "fa:16:3e:00:00:01");
+    assert_eq!((&member["healthy"], &member["reason"]), (&json!(false), &json!("connection refused")));
+    assert_eq!(house.neutron.pairs(PORT), ["203.0.113.16/32"]);
+    let owners: Vec<String> =
+        house.balancer.state.lock().unwrap().load_balancers.keys().map(ToString::to_string).collect();
+    assert_eq!(owners, [format!("demo/{DEMO}/api")]);
+}
+
+#[tokio::test]
+async fn what_changes_nothing_writes_nothing() {
+    let house = House::with_api().await;
+    let before = house.get(&cluster("")).await;
+    let (neutron, balancer) = (house.neutron.writes(), house.balancer.writes());
+    let batch = json!({"lease_transitions": 1, "if_match": before.etag, "writes": [
+        {"write": "put-address", "name": "api", "request": {}},
+        {"write": "put-member", "pool": "masters", "name": "m0", "request": {"address": "192.168.77.20"}},
+        {"write": "put-node-port", "port": PORT, "request": {"asker": "heat", "addresses": ["api"]}},
+    ]});
+    let said = house.post(&cluster("/batch"), batch).await;
+    assert_eq!((said.status, &said.etag), (StatusCode::OK, &before.etag), "{}", said.body);
+    for _ in 0..2 {
+        house.service.settle_for_tests(DEMO).await;
+        house.service.devices.wait(house.service.devices.signal(), std::time::Duration::from_secs(5)).await;
+    }
+    assert_eq!((house.neutron.writes(), house.balancer.writes()), (neutron, balancer));
+}
+
+#[tokio::test]
+async fn drift_is_put_right() {
+    let house = House::with_api().await;
+    house.neutron.change(PORT, |port| {
+        port["allowed_address_pairs"] =
+            json!([{"ip_address": "10.9.9.9", "mac_address": "fa:16:3e:00:00:01"}]);
+        port["mac_address"] = json!("fa:16:3e:00:00:02");
+    });
+    house.service.settle_for_tests(DEMO).await;
+    assert_eq!(house.neutron.pairs(PORT), ["10.9.9.9/32", "203.0.113.16/32"]);
+    let said = house.get(&cluster("")).await;
+    assert_eq!(said.body["pools"]["masters"]["members"]["m0"]["mac"], "fa:16:3e:00:00:02");
+}
+
+#[tokio::test]
+async fn guards_keep_deposed_and_stale_writers_out() {
+    let house = House::registered().await;
+    let batch = |lease: u64, tag: &str| json!({"lease_transitions": lease, "if_match": tag, "writes": []});
+    let etag = house.get(&cluster("")).await.etag;
+    assert_eq!(house.post(&cluster("/batch"), batch(5, &etag)).await.status, 200);
+    let said = house.post(&cluster("/batch"), batch(4, &etag)).await;
+    assert_eq!((said.status, &said.body["code"]), (StatusCode::PRECONDITION_FAILED, &json!("deposed")));
+    let said = house.post(&cluster("/batch"), batch(5, "\"77\"")).await;
+    assert_eq!((said.status, &said.body["code"]), (StatusCode::PRECONDITION_FAILED, &json!("stale")));
+}
+
+#[tokio::test]
+async fn a_batch_counts_whole_or_not_at_all() {
+    let house = House::registered().await;
+    let batch = json!({"lease_transitions": 1, "writes": [
+        {"write": "put-address", "name": "svc-1", "request": {}},
+        {"write": "put-load-balancer", "name": "svc-1", "request": {"address": "svc-1",
+            "listeners": [{"protocol": "TCP", "port": 80, "pool": "missing"}]}},
+    ]});
+    let said = house.post(&cluster("/batch"), batch).await;
+    assert_eq!(said.status, 422);
+    assert!(message(&said).contains("missing"), "{}", said.body);
+    assert_eq!(house.get(&cluster("")).await.body["addresses"], json!({}));
+}
+
+#[tokio::test]
+async fn another_project_sees_nothing() {
+    let house = House::registered().await;
+    for (method, path) in [
+        (Method::GET, cluster("")),
+        (Method::PUT, cluster("")),
+        (Method::DELETE, cluster("")),
+        (Method::POST, cluster("/deleting")),
+        (Method::PUT, cluster("/addresses/x")),
+    ] {
+        let body = if method == Method::PUT && path == cluster("") { registration() } else { json!({}) };
+        let said = house.say("eve:evil:admin", method.clone(), &path, body).await;
+        assert_eq!(said.status, 404, "{method} {path} {}", said.body);
+    }
+    assert_eq!(house.say("eve:evil:member", Method::GET, "/v1/clusters", Value::Null).await.body, json!([]));
+    assert_eq!(house.get("/v1/clusters").await.body.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn who_may_not_is_told_why() {
+    let house = House::registered().await;
+    for (token, method, status, word) in [
+        ("", Method::GET, 401, "X-Auth-Token"),
+        ("unknown", Method::GET, 401, "Keystone does not take it"),
+        ("alice::member", Method::GET, 403, "project"),
+        ("alice:demo:reader", Method::GET, 200, ""),
+        ("alice:demo:reader", Method::PUT, 403, "roles"),
+        ("alice:demo:member:cred=c1:rules", Method::GET, 200, ""),
+        ("alice:demo:member:cred=c1:rules", Method::PUT, 403, "no access rule for PUT /v1/clusters/"),
+        ("alice:demo:member:trust", Method::PUT, 200, ""),
+    ] {
+        let body = if method == Method::PUT { registration() } else { Value::Null };
+        let said = house.say(token, method, &cluster(""), body).await;
+        assert_eq!(said.status, status, "{token} {}", said.body);
+        assert!(message(&said).contains(word), "{}", said.body);
+    }
+}
+
+#[tokio::test]
+async fn an_application_credential_has_one_cluster() {
+    let house = House::registered().await;
+    let other = format!("/v1/clusters/{OTHER}");
+    assert_eq!(house.put(&other, json!({"name": "b", "network": "provider"})).await.status, 200);
+    let token = "alice:demo:member:cred=c1";
+    let get = async |path: &str| house.say(token, Method::GET, path, Value::Null).await;
+    assert_eq!(get("/v1/clusters/33333333-3333-3333-3333-333333333333").await.status, 404);
+    assert_eq!(get(&other).await.status, 200);
+    let said = get(&cluster("")).await;
+    assert_eq!((said.status, &said.body["code"]), (StatusCode::FORBIDDEN, &json!("forbidden")));
+    assert_eq!(get("/v1/clusters").await.body[0]["id"], OTHER);
+    assert_eq!(house.get(&cluster("")).await.status, 200, "an ordinary login reaches both");
+}
+
+#[tokio::test]
+async fn mistakes_in_requests_are_named() {
+    let house = House::registered().await;
+    for (path, body, status, words) in [
+        (
+            "",
+            json!({"name": "demo", "network": "nowhere"}),
+            422,
+            &["network: nowhere", "net-1 (provider)"][..],
+        ),
+        ("", json!({"name": "demo", "network": "net-1", "size": 3}), 422, &["size", "unknown field"]),
+        ("/addresses/api", json!({"address": "203.0.113.77"}), 422, &["203.0.113.77", "203.0.113.16/28"]),
+        ("/addresses/UP", json!({}), 422, &["UP", "a-z"]),
+        ("/pools/p", json!({"check": {"type": "tcp", "port": 70000}}), 422, &["70000"]),
+        ("/pools/p/members/m", json!({"address": "192.168.77.20"}), 404, &["pool p"]),
+        ("/load-balancers/l", json!({"address": "none", "listeners": []}), 422, &["listeners"]),
+        ("/node-ports/x", json!({"asker": "heat"}), 422, &["x", "UUID"]),
+    ] {
+        let said = house.put(&cluster(path), body).await;
+        assert_eq!(said.status, status, "{path} {}", said.body);
+        for word in words {
+            assert!(message(&said).contains(word), "{} lacks {word}", said.body);
+        }
+    }
+    let said = house.put("/v1/clusters/demo", registration()).await;
+    assert!(said.status == 422 && message(&said).contains("UUID"), "{}", said.body);
+    assert_eq!(house.get("/v2/clusters").await.status, 404);
+    assert_eq!(house.post(&cluster(""), json!({})).await.status, 405);
+}
+
+#[tokio::test]
+async fn an_address_that_somebody_else_has_costs_its_block_only() {
+    let house = House::new().await;
+    house
+        .neutron
+        .ports
+        .lock()
+        .unwrap()
+        .push(json!({"id": "x", "network_id": "vips-1", "device_owner": "", "device_id": "",
+        "fixed_ips": [{"ip_address": "203.0.113.20"}]}));
+    let said = house.put(&cluster(""), registration()).await;
+    assert_eq!(said.body["cluster"]["vip_blocks"][0], "203.0.113.32/28", "{}", said.body);
+}
+
+#[tokio::test]
+async fn an_exhausted_range_is_explained_and_leaves_nothing() {
+    let house = House::with(|text| text.replace("last = \"203.0.113.239\"", "last = \"203.0.113.31\"")).await;
+    assert_eq!(house.put(&cluster(""), registration()).await.status, 200);
+    let said = house.put(&format!("/v1/clusters/{OTHER}"), json!({"name": "b", "network": "net-1"})).await;
+    assert_eq!((said.status, &said.body["code"]), (StatusCode::CONFLICT, &json!("exhausted")));
+    for word in ["203.0.113.16-203.0.113.31", "/28", "1 of 1"] {
+        assert!(message(&said).contains(word), "{}", said.body);
+    }
+    assert_eq!(house.get(&format!("/v1/clusters/{OTHER}")).await.status, 404);
+    assert_eq!(house.neutron.reserved(), 2);
+}
+
+#[tokio::test]
+async fn a_full_block_is_followed_by_another_and_ports_get_its_pair() {
+    let house = House::registered().await;
+    house
+        .put(&cluster(&format!("/node-ports/{PORT}")), json!({"asker": "controller", "vip_blocks": true}))
+        .await;
+    for n in 0..17 {
+        let said = house.put(&cluster(&format!("/addresses/a{n}")), json!({})).await;
+        assert_eq!(said.status, 200, "{}", said.body);
+    }
+    let blocks = house.get(&cluster("")).await.body["cluster"]["vip_blocks"].clone();
+    assert_eq!(blocks, json!(["203.0.113.16/28", "2001:db8:113::10/124", "203.0.113.32/28"]));
+    assert!(house.neutron.pairs(PORT).contains(&"203.0.113.32/28".to_owned()));
+}
+
+#[tokio::test]
+async fn a_bundle_goes_to_a_server_of_its_cluster_and_role_once() {
+    let house = House::registered().await;
+    let claim = "c".repeat(43);
+    let put = json!({"claim": claim, "ciphertext": "c2VhbGVk"});
+    assert_eq!(house.put(&cluster("/bundles/worker"), put.clone()).await.status, 204);
+    let tags = [format!("ake-cluster={DEMO}")];
+    house.neutron.add("p2", "demo", "192.168.77.21", "server-1", &[tags[0].as_str(), "ake-role=master"]);
+    house.neutron.add("p3", "demo", "192.168.77.22", "", &[tags[0].as_str(), "ake-role=worker"]);
+    house.neutron.add("p4", "evil", "192.168.77.23", "server-3", &[tags[0].as_str(), "ake-role=worker"]);
+    let redeem = async |peer: &str, claim: &str| {
+        house.say_from(peer, "", Method::POST, &format!("/v1/claims/{claim}"), json!({})).await
+    };
+    for (peer, wanted) in [
+        ("192.168.77.21", 403),
+        ("192.168.77.22", 503),
+        ("192.168.77.23", 403),
+        ("192.0.2.9", 403),
+        ("::ffff:192.168.77.20", 200),
+        ("192.168.77.20", 409),
+    ] {
+        let said = redeem(peer, &claim).await;
+        assert_eq!(said.status, wanted, "{peer} {}", said.body);
+    }
+    assert_eq!(redeem("192.168.77.20", &"d".repeat(43)).await.status, 404);
+    assert_eq!(house.put(&cluster("/bundles/worker"), put).await.status, 204);
+    assert_eq!(redeem("192.168.77.20", &claim).await.status, 409, "the same bundle again resets nothing");
+    let anew = json!({"claim": claim, "ciphertext": "YW5ldw=="});
+    assert_eq!(house.put(&cluster("/bundles/worker"), anew).await.status, 204);
+    let said = redeem("192.168.77.20", &claim).await;
+    assert_eq!((said.status, &said.body["ciphertext"]), (StatusCode::OK, &json!("YW5ldw==")));
+}
+
+#[tokio::test]
+async fn a_cluster_goes_in_two_steps_and_leaves_nothing() {
+    let house = House::with_api().await;
+    house.put(&cluster("/addresses/svc-1"), json!({})).await;
+    house.put(&cluster("/pools/nodes"), json!({"members": {"w0": {"address": "192.168.77.20"}}})).await;
+    let lb = json!({"address": "svc-1", "listeners": [{"protocol": "TCP", "port": 80, "pool": "nodes"}]});
+    assert_eq!(house.put(&cluster("/load-balancers/svc-1"), lb).await.body["applied"], true);
+
+    let said = house.post(&cluster("/deleting"), json!({})).await;
+    assert_eq!(said.status, 200);
+    assert_eq!(said.body["load_balancers"].as_object().unwrap().keys().collect::<Vec<_>>(), ["api"]);
+    let said = house.put(&cluster("/addresses/new"), json!({})).await;
+    assert_eq!((said.status, &said.body["code"]), (StatusCode::CONFLICT, &json!("deleting")));
+    assert_eq!(house.delete(&cluster("/load-balancers/svc-1")).await.status, 204);
+    assert_eq!(house.delete(&cluster("/addresses/svc-1")).await.status, 204);
+
+    let said = house.delete(&cluster("")).await;
+    assert_eq!((said.status, &said.body["code"]), (StatusCode::CONFLICT, &json!("conflict")));
+    assert!(message(&said).contains(PORT), "{}", said.body);
+    house.neutron.change(PORT, |port| {
+        port["device_id"] = json!("");
+        port["device_owner"] = json!("");
+    });
+    assert_eq!(house.delete(&cluster("")).await.status, 204);
+    assert_eq!(house.delete(&cluster("")).await.status, 404);
+    assert_eq!(house.neutron.reserved(), 0);
+    assert!(house.neutron.pairs(PORT).is_empty());
+    assert!(house.balancer.state.lock().unwrap().load_balancers.is_empty());
+    assert_eq!(house.neutron.ports.lock().unwrap().len(), 1, "the tenant's own port stays");
+    assert_eq!(house.put(&cluster(""), registration()).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_balancer_that_is_down_is_said_and_frees_nothing() {
+    let house = House::with_api().await;
+    house.balancer.down.store(true, Ordering::SeqCst);
+    let lb = json!({"address": "api", "listeners": [{"protocol": "TCP", "port": 6444, "pool": "masters"}]});
+    let said = house.put(&cluster("/load-balancers/api"), lb).await;
+    assert_eq!((said.status, &said.body["applied"]), (StatusCode::OK, &json!(false)));
+    assert!(said.body["reason"].as_str().unwrap().contains("it is down"), "{}", said.body);
+    house.neutron.change(PORT, |port| port["device_id"] = json!(""));
+    assert_eq!(house.delete(&cluster("")).await.status, 503);
+    assert_eq!(house.neutron.reserved(), 2);
+    house.balancer.down.store(false, Ordering::SeqCst);
+    assert_eq!(house.delete(&cluster("")).await.status, 204);
+}
+
+#[tokio::test]
+async fn a_lost_database_does_not_empty_the_balancer() {
+    let house = House::with_api().await;
+    let held = house.balancer.state.lock().unwrap().clone();
+    let other = House::new().await;
+    *other.balancer.state.lock().unwrap() = held.clone();
+    let view =
+        other.service.devices.wait(other.service.devices.signal(), std::time::Duration::from_secs(5)).await;
+    let failure = view.devices["memory"].failure.clone().unwrap_or_default();
+    assert!(failure.contains("take-over"), "{failure}");
+    assert_eq!(*other.balancer.state.lock().unwrap(), held);
+}
+
+#[tokio::test]
+async fn every_write_leaves_a_line_and_no_secret() {
+    let house = House::registered().await;
+    let claim = "s".repeat(43);
+    house.say_from("192.0.2.9", "", Method::POST, &format!("/v1/claims/{claim}"), json!({})).await;
+    house.say("alice:demo:reader", Method::PUT, &cluster(""), registration()).await;
+    house.get(&cluster("")).await;
+    let text = std::fs::read_to_string(house.folder.path().join("audit.jsonl")).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let statuses: Vec<_> = lines.iter().map(|line| line["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [200, 404, 403]);
+    assert_eq!(lines[0]["project"], "demo");
+    assert!(!text.contains(&claim) && !text.contains(TOKEN), "{text}");
+}
+
+#[tokio::test]
+async fn versions_and_health_need_no_token() {
+    let house = House::new().await;
+    let said = house.say("", Method::GET, "/", Value::Null).await;
+    assert_eq!((said.status, &said.body["versions"][0]["status"]), (StatusCode::OK, &json!("CURRENT")));
+    assert_eq!(house.say("", Method::GET, "/healthz", Value::Null).await.status, 200);
+}

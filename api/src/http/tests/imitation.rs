@@ -1,0 +1,280 @@
+//! An imitation of Keystone and Neutron, and a balancer in memory: as much as the tests of the API's surface
+//! need. The real ones are met in the lab.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+use lb_driver::{
+    diff::Change,
+    driver::{Answer, Capabilities, Driver, DriverError, MemberStatus, Status},
+    model::State,
+};
+use serde_json::{Value, json};
+use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
+
+/// What the imitated Neutron has, and what was written to it.
+#[derive(Default)]
+pub(super) struct Neutron {
+    pub(super) ports: Mutex<Vec<Value>>,
+    pub(super) writes: Mutex<Vec<String>>,
+}
+
+/// Keystone knows tokens by their text: `user:project:role`, and more behind further colons: `cred=ID`,
+/// `rules`, `trust`.
+pub(super) async fn cloud() -> (MockServer, Arc<Neutron>) {
+    let server = MockServer::start().await;
+    let neutron = Arc::new(Neutron::default());
+    let (uri, shared) = (server.uri(), Arc::clone(&neutron));
+    Mock::given(any())
+        .respond_with(move |request: &Request| answer(&uri, &shared, request))
+        .mount(&server)
+        .await;
+    (server, neutron)
+}
+
+fn answer(uri: &str, neutron: &Neutron, request: &Request) -> ResponseTemplate {
+    let path = request.url.path();
+    match (request.method.as_str(), path) {
+        ("POST", "/v3/auth/tokens") => ResponseTemplate::new(201)
+            .insert_header("X-Subject-Token", "ake:service:service")
+            .set_body_json(described(uri, "ake:service:service")),
+        ("GET", "/v3/auth/tokens") => {
+            let token = header(request, "x-subject-token");
+            if header(request, "openstack-identity-access-rules") != "1.0" || !token.contains(':') {
+                return ResponseTemplate::new(404);
+            }
+            ResponseTemplate::new(200).set_body_json(described(uri, &token))
+        }
+        ("GET", "/v2.0/networks") => {
+            list("networks", vec![network("net-1", "provider"), network("vips-1", "ake-vips")], request)
+        }
+        ("GET", "/v2.0/subnets") => list(
+            "subnets",
+            vec![
+                json!({"id": "sub-4", "name": "ake-vips-v4", "network_id": "vips-1", "cidr": "203.0.113.0/24"}),
+                json!({"id": "sub-6", "name": "ake-vips-v6", "network_id": "vips-1", "cidr": "2001:db8:113::/112"}),
+            ],
+            request,
+        ),
+        (_, path) if path.starts_with("/v2.0/ports") => {
+            neutron.ports(request, path.trim_start_matches("/v2.0/ports").trim_start_matches('/'))
+        }
+        _ => ResponseTemplate::new(404),
+    }
+}
+
+fn header(request: &Request, name: &str) -> String {
+    request.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+fn network(id: &str, name: &str) -> Value {
+    json!({"id": id, "name": name})
+}
+
+fn list(key: &str, all: Vec<Value>, request: &Request) -> ResponseTemplate {
+    let found: Vec<Value> = all
+        .into_iter()
+        .filter(|object| request.url.query_pairs().all(|(name, value)| passes(object, &name, &value)))
+        .collect();
+    ResponseTemplate::new(200).set_body_json(json!({ key: found }))
+}
+
+fn passes(object: &Value, name: &str, value: &str) -> bool {
+    match name {
+        "limit" | "marker" | "fields" | "sort_key" | "sort_dir" => true,
+        "fixed_ips" => {
+            let address = value.trim_start_matches("ip_address=");
+            object["fixed_ips"].as_array().is_some_and(|ips| ips.iter().any(|ip| ip["ip_address"] == address))
+        }
+        "tags" => value
+            .split(',')
+            .all(|tag| object["tags"].as_array().is_some_and(|tags| tags.iter().any(|t| t == tag))),
+        name => object[name] == value,
+    }
+}
+
+impl Neutron {
+    fn ports(&self, request: &Request, id: &str) -> ResponseTemplate {
+        let mut ports = self.ports.lock().unwrap();
+        let method = request.method.as_str();
+        if method != "GET" {
+            self.writes.lock().unwrap().push(format!("{method} {id}"));
+        }
+        let place = ports.iter().position(|port| port["id"] == id);
+        match (method, place) {
+            ("GET", _) if id.is_empty() => list("ports", ports.clone(), request),
+            ("GET", Some(place)) => ResponseTemplate::new(200).set_body_json(json!({"port": ports[place]})),
+            ("POST", _) => {
+                let mut port = serde_json::from_slice::<Value>(&request.body).unwrap()["port"].take();
+                let taken = |ip: &Value| {
+                    ports
+                        .iter()
+                        .any(|p| p["fixed_ips"].as_array().unwrap().iter().any(|i| i["ip_address"] == *ip))
+                };
+                if port["fixed_ips"].as_array().unwrap().iter().any(|ip| taken(&ip["ip_address"])) {
+                    return ResponseTemplate::new(409).set_body_json(json!({"NeutronError": {
+                        "type": "IpAddressAlreadyAllocated", "message": "IP address already allocated", "detail": ""}}));
+                }
+                port["id"] = json!(format!("00000000-0000-0000-0000-{:012}", ports.len() + 1));
+                port["project_id"] = json!("service");
+                ports.push(port.clone());
+                ResponseTemplate::new(201).set_body_json(json!({"port": port}))
+            }
+            ("PUT", Some(place)) => {
+                let port = &mut ports[place];
+                let revision = port["revision_number"].as_u64().unwrap_or_default();
+                if header(request, "if-match") != format!("revision_number={revision}") {
+                    return ResponseTemplate::new(412);
+                }
+                let change = serde_json::from_slice::<Value>(&request.body).unwrap()["port"].take();
+                port["allowed_address_pairs"] = change["allowed_address_pairs"].clone();
+                port["revision_number"] = json!(revision + 1);
+                ResponseTemplate::new(200).set_body_json(json!({"port": port}))
+            }
+            ("DELETE", Some(place)) => {
+                ports.remove(place);
+                ResponseTemplate::new(204)
+            }
+            _ => ResponseTemplate::new(404).set_body_json(json!({"NeutronError": {
+                "type": "PortNotFound", "message": "no such port", "detail": ""}})),
+        }
+    }
+
+    /// Adds a port on the nodes' network.
+    pub(super) fn add(&self, id: &str, project: &str, address: &str, server: &str, tags: &[&str]) {
+        self.ports.lock().unwrap().push(json!({
+            "id": id, "name": id, "network_id": "net-1", "project_id": project, "mac_address": "fa:16:3e:00:00:01",
+            "fixed_ips": [{"subnet_id": "s", "ip_address": address}], "allowed_address_pairs": [],
+            "device_id": server, "device_owner": if server.is_empty() { "" } else { "compute:nova" },
+            "tags": tags, "revision_number": 1
+        }));
+    }
+
+    /// Changes a port as somebody else.
+    pub(super) fn change(&self, id: &str, change: impl FnOnce(&mut Value)) {
+        change(self.ports.lock().unwrap().iter_mut().find(|port| port["id"] == id).unwrap());
+    }
+
+    pub(super) fn pairs(&self, id: &str) -> Vec<String> {
+        let ports = self.ports.lock().unwrap();
+        let port = ports.iter().find(|port| port["id"] == id).unwrap();
+        let pairs = port["allowed_address_pairs"].as_array().unwrap();
+        pairs.iter().map(|pair| pair["ip_address"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub(super) fn writes(&self) -> usize {
+        self.writes.lock().unwrap().len()
+    }
+
+    /// Ports that reserve VIP blocks.
+    pub(super) fn reserved(&self) -> usize {
+        self.ports.lock().unwrap().iter().filter(|port| port["device_owner"] == "ake:vip-block").count()
+    }
+}
+
+fn described(uri: &str, token: &str) -> Value {
+    let mut parts = token.split(':');
+    let (user, project, role) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
+    let endpoint = |id: &str, url: String| json!([{"id": id, "interface": "public", "region": "RegionOne", "region_id": "RegionOne", "url": url}]);
+    let mut info = json!({
+        "user": {"id": user, "name": user, "domain": {"id": "default", "name": "Default"}},
+        "project": {"id": project, "name": project, "domain": {"id": "default", "name": "Default"}},
+        "roles": [{"id": "r", "name": role}],
+        "methods": ["password"],
+        "issued_at": "2026-01-01T00:00:00.000000Z", "expires_at": "2999-01-01T00:00:00.000000Z",
+        "catalog": [{"type": "network", "name": "neutron", "id": "1", "endpoints": endpoint("1", uri.to_owned())}],
+    });
+    if project.is_empty() {
+        info["project"] = Value::Null;
+    }
+    for part in parts {
+        if let Some(id) = part.strip_prefix("cred=") {
+            info["application_credential"] = json!({"id": id, "name": id, "restricted": true});
+        } else if part == "rules" {
+            info["application_credential"]["access_rules"] =
+                json!([{"id": "1", "service": "ake", "method": "GET", "path": "/v1/clusters/{cluster}"}]);
+        } else if part == "trust" {
+            info["OS-TRUST:trust"] = json!({"id": "trust-1"});
+        }
+    }
+    json!({ "token": info })
+}
+
+/// A balancer in memory.
+#[derive(Default)]
+pub(super) struct Memory {
+    pub(super) state: Mutex<State>,
+    pub(super) writes: Mutex<usize>,
+    pub(super) down: AtomicBool,
+}
+
+impl Memory {
+    fn check(&self) -> Result<(), DriverError> {
+        if self.down.load(Ordering::SeqCst) {
+            return Err(DriverError::Unreachable { device: "memory".into(), cause: "it is down".into() });
+        }
+        Ok(())
+    }
+
+    pub(super) fn writes(&self) -> usize {
+        *self.writes.lock().unwrap()
+    }
+}
+
+impl Driver for Memory {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            ipv6: true,
+            sctp: true,
+            shared_pools: true,
+            drain: true,
+            weights: true,
+            source_ranges: true,
+            client_ip_affinity: true,
+            versioned: true,
+        }
+    }
+
+    fn read(&self) -> Answer<'_, State> {
+        Box::pin(async {
+            self.check()?;
+            Ok(self.state.lock().unwrap().clone())
+        })
+    }
+
+    fn apply<'a>(&'a self, wanted: &'a State, _changes: &'a [Change]) -> Answer<'a, ()> {
+        Box::pin(async {
+            self.check()?;
+            let mut state = self.state.lock().unwrap();
+            assert!(wanted.version > state.version, "{} after {}", wanted.version, state.version);
+            *self.writes.lock().unwrap() += 1;
+            *state = wanted.clone();
+            Ok(())
+        })
+    }
+
+    fn status(&self) -> Answer<'_, Status> {
+        Box::pin(async {
+            self.check()?;
+            let state = self.state.lock().unwrap();
+            let mut status = Status { version: Some(state.version), ..Status::default() };
+            for (owner, pool) in &state.pools {
+                let members = &mut status.pools.entry(owner.clone()).or_default().members;
+                for name in pool.members.keys() {
+                    let reason = Some("connection refused".to_owned());
+                    members.insert(
+                        name.clone(),
+                        MemberStatus { healthy: Some(false), reason, ..Default::default() },
+                    );
+                }
+            }
+            Ok(status)
+        })
+    }
+}
