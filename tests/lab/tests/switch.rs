@@ -4,7 +4,7 @@ mod common;
 
 use ake_lab::network::{self, Card};
 use ake_lab::switch::{self, Drop, Outcome, Table};
-use common::{Lab, beside, eventually};
+use common::{Guard, Lab, beside, eventually};
 use serde_json::{Value, json};
 
 const MAC_A: &str = "fa:16:3e:00:00:0a";
@@ -113,6 +113,19 @@ impl Neutron {
     }
 }
 
+/// A web server of IPv4 and IPv6 in a namespace.
+fn web(neutron: &Neutron, netns: &str, port: u16) -> Guard {
+    let guard = neutron.lab.serve(netns, &format!("python3 -m http.server -b :: -d /usr/bin {port}"));
+    eventually("the web server listens", 20, || {
+        neutron.lab.must(netns, "ss -Htln").contains(&format!(":{port} "))
+    });
+    guard
+}
+
+fn get(neutron: &Neutron, from: &str, more: &str) -> bool {
+    neutron.lab.works(from, &format!("curl -gsfo /dev/null --max-time 2 {more}"))
+}
+
 fn hex(address: &str) -> String {
     format!("{:032x}", address.parse::<std::net::Ipv6Addr>().unwrap().to_bits())
 }
@@ -192,26 +205,8 @@ fn port_security() {
 #[test]
 fn security_groups() {
     let mut neutron = Neutron::up("h-groups");
-    // (`-n` of the servers: no look-ups of names that nobody answers.)
-    let web = |neutron: &Neutron, netns: &str, port: u16| {
-        let guard = neutron.lab.serve(
-            netns,
-            &format!(
-                "python3 -c 'import http.server as h, socket; s = h.ThreadingHTTPServer; s.address_family = \
-                socket.AF_INET6; s.server_bind = lambda self: h.HTTPServer.__mro__[1].server_bind(self); \
-                s((\"::\", {port}), h.SimpleHTTPRequestHandler).serve_forever()'"
-            ),
-        );
-        eventually("the web server listens", 20, || {
-            neutron.lab.must(netns, "ss -Htln").contains(&format!(":{port} "))
-        });
-        guard
-    };
     let _servers =
         [web(&neutron, "server-a", 80), web(&neutron, "server-a", 81), web(&neutron, "client", 80)];
-    let get = |neutron: &Neutron, from: &str, more: &str| {
-        neutron.lab.works(from, &format!("curl -gsfo /dev/null --max-time 2 {more}"))
-    };
 
     assert!(get(&neutron, "server-a", "http://198.51.100.2"), "the answer to what the server began passes");
     assert!(get(&neutron, "server-a", "http://[2001:db8:51::2]"), "over IPv6 too");
@@ -264,4 +259,42 @@ while True: s.sendto(*s.recvfrom(99))'",
         "mac_address": "no", "fixed_ips": []}]}),
     );
     assert!(refused.unwrap_err().contains("port x: mac_address \"no\""), "what is wrong is named");
+}
+
+#[test]
+fn an_answer_leaves_past_the_balancer() {
+    let mut neutron = Neutron::up("h-dsr");
+    let [v4, v6] = ["203.0.113.17", "2001:db8:113::17"];
+    let lab = &neutron.lab;
+    // A balancer that rewrites MAC addresses alone is, to the network, a router to the VIP.
+    lab.must(
+        "balancer",
+        &format!("ip route add {v4} via 192.168.77.10 && ip route add {v6} via fd00:77::10"),
+    );
+    lab.must("server-a", &format!("ip addr add {v4}/32 dev lo && ip addr add {v6}/128 dev lo"));
+    let _server = web(&neutron, "server-a", 80);
+    neutron.rules = ["IPv4", "IPv6"]
+        .map(|kind| {
+            json!({"id": kind, "direction": "ingress", "ethertype": kind, "protocol": "tcp",
+                "port_range_min": 80, "port_range_max": 80})
+        })
+        .to_vec();
+    neutron.tell();
+    assert!(!get(&neutron, "client", &format!("http://{v4}")), "without a pair the answer is dropped");
+    assert!(neutron.dropped(Drop::Spoof) > 0);
+    neutron.pairs_a =
+        vec![json!({"ip_address": format!("{v4}/28")}), json!({"ip_address": format!("{v6}/124")})];
+    neutron.tell();
+    let sent = || {
+        let text = neutron.lab.must("balancer", "ip -s -j link show eth0");
+        let links: Value = serde_json::from_str(&text).unwrap();
+        links[0]["stats64"]["tx"]["bytes"].as_u64().unwrap()
+    };
+    let size = std::fs::metadata("/usr/bin/bash").unwrap().len();
+    for vip in [v4.to_owned(), format!("[{v6}]")] {
+        let before = sent();
+        assert!(get(&neutron, "client", &format!("http://{vip}/bash")), "{vip}");
+        assert!(sent() - before < size / 4, "only requests pass the balancer");
+        assert!(!get(&neutron, "client", &format!("http://{vip}:81")), "{vip}, a port of no rule");
+    }
 }
