@@ -37,8 +37,9 @@ pub fn pid(cage: &Cage, name: &str) -> Option<String> {
 /// Starts a command of the cage in the background; what it says goes to the log `name`.
 pub fn start(cage: &Cage, netns: &str, name: &str, program: &std::path::Path, args: &[&str]) -> Result<()> {
     let log = cage.dirs().log().join(format!("{name}.log"));
-    let born =
-        shell::run(cage.command(Some(netns), "sh").args(["-c", START]).arg(&log).arg(program).args(args))?;
+    let mut shell = cage.command(Some(netns), "sh");
+    shell.env("NO_COLOR", "1").args(["-c", START]).arg(&log).arg(program).args(args);
+    let born = shell::run(&mut shell)?;
     fs::write(file(cage, name), born).with_context(|| format!("cannot note down the process of {name}"))
 }
 

@@ -1,5 +1,6 @@
 //! The lab's OpenStack is the stock one, and what stands in for hypervisor, switch, disks and broker does what
 //! services expect of those.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests stand outside of them
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

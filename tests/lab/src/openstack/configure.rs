@@ -153,6 +153,26 @@ mod tests {
         }
     }
 
+    /// Every key that a template sets, and those that stand for several.
+    fn keys(text: &str) -> impl Iterator<Item = &str> {
+        text.lines().filter_map(|line| line.split_once(" = ")).map(|(key, _)| key)
+    }
+
+    #[test]
+    fn every_setting_stands_in_the_reference_with_its_reason() {
+        let dirs = Dirs::in_dirs("t", Path::new("/home"), Path::new("/cache")).unwrap();
+        let page = sources().join("../../../docs/reference/stand-ins.md");
+        let page = fs::read_to_string(page).unwrap();
+        for project in super::super::PROJECTS {
+            let template = sources().join(format!("etc/{}.conf", project.name));
+            let text = fs::read_to_string(template).unwrap();
+            let text = fill(&text, &|words| value(&dirs, &programs(), words)).unwrap();
+            for key in keys(&text) {
+                assert!(page.contains(&format!("`{key}`")), "{}: {key} is not explained", project.name);
+            }
+        }
+    }
+
     #[test]
     fn an_unknown_word_is_named() {
         let error = fill("a {{no such}} b", &|_| None).unwrap_err();

@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::Dirs;
 use crate::shell;
 
+/// Says that a virtual environment is whole.
+const DONE: &str = ".done";
+
 /// The folder of this package that holds what is not Rust.
 pub fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("openstack")
@@ -29,6 +32,9 @@ pub struct Programs {
 impl Programs {
     /// Finds them in the cache, and installs what is not there.
     pub fn install(dirs: &Dirs, progress: &mut dyn FnMut(&str)) -> Result<Self> {
+        if let Some(programs) = Self::installed(dirs)? {
+            return Ok(programs);
+        }
         let _one_at_a_time = lock(dirs)?;
         let installer = environment(dirs, "installer", progress, |env| {
             let pip = env.join("bin/python");
@@ -60,6 +66,20 @@ impl Programs {
         };
         Ok(Self { services: install("requirements")?, client: install("client")?, uv })
     }
+
+    /// What is in the cache, if all of it is.
+    fn installed(dirs: &Dirs) -> Result<Option<Self>> {
+        let mut whole = Vec::new();
+        for name in ["requirements", "client", "installer"] {
+            let env = place(dirs, name)?;
+            if !env.join(DONE).exists() {
+                return Ok(None);
+            }
+            whole.push(env);
+        }
+        let [services, client, installer] = &whole[..] else { return Ok(None) };
+        Ok(Some(Self { services: services.clone(), client: client.clone(), uv: installer.join("bin/uv") }))
+    }
 }
 
 /// Keeps another lab from making the same thing in the cache; ends when it is dropped.
@@ -71,6 +91,13 @@ pub fn lock(dirs: &Dirs) -> Result<fs::File> {
     Ok(file)
 }
 
+/// The folder of one lock file's virtual environment.
+fn place(dirs: &Dirs, name: &str) -> Result<PathBuf> {
+    let lock = sources().join(format!("{name}.lock"));
+    let content = fs::read(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
+    Ok(dirs.cache.join(format!("venv-{name}-{}", digest([content.as_slice()]))))
+}
+
 /// The virtual environment of one lock file: its folder is named after the lock's content, and a mark inside
 /// says that it is whole.
 fn environment(
@@ -80,9 +107,8 @@ fn environment(
     fill: impl FnOnce(&Path) -> Result<String>,
 ) -> Result<PathBuf> {
     let lock = sources().join(format!("{name}.lock"));
-    let content = fs::read(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
-    let env = dirs.cache.join(format!("venv-{name}-{}", digest([content.as_slice()])));
-    let done = env.join(".done");
+    let env = place(dirs, name)?;
+    let done = env.join(DONE);
     if done.exists() {
         return Ok(env);
     }
