@@ -1,1 +1,127 @@
+use std::num::NonZeroU16;
 
+use lb_driver::model::{Check, LoadBalancer, Protocol, Version};
+use proptest::{prelude::*, sample};
+
+use super::*;
+
+fn owner(object: &str) -> Owner {
+    Owner::new("project", "cluster", object).unwrap()
+}
+
+fn endpoint(port: u16) -> Endpoint {
+    Endpoint { protocol: Protocol::Tcp, port: NonZeroU16::new(port).unwrap() }
+}
+
+prop_compose! {
+    fn member()(weight in 0u16..3, draining: bool, address in 1u8..9, mac: bool) -> Member {
+        let mac = mac.then(|| MacAddr::new([2, 0, 0, 0, 0, address]).unwrap());
+        Member { address: [192, 168, 77, address].into(), mac, weight, draining }
+    }
+}
+
+prop_compose! {
+    fn pool()(
+        members in prop::collection::btree_map(sample::select(vec!["a", "b", "c"]), member(), 0..4),
+        checked: bool,
+    ) -> Pool {
+        let check = checked.then(|| Check::Tcp { port: NonZeroU16::MIN });
+        Pool { members: members.into_iter().map(|(name, member)| (name.to_owned(), member)).collect(), check }
+    }
+}
+
+fn state() -> impl Strategy<Value = State> {
+    let pools = prop::collection::btree_map(sample::select(vec!["p1", "p2", "p3"]), pool(), 1..4);
+    let balancer =
+        (1u16..4, any::<prop::sample::Index>(), prop::collection::btree_set(0u8..3, 0..3), any::<bool>());
+    let balancers = prop::collection::btree_map(0u8..3, balancer, 0..4);
+    (pools, balancers).prop_map(|(pools, balancers)| {
+        let pools: BTreeMap<_, _> = pools.into_iter().map(|(name, pool)| (owner(name), pool)).collect();
+        let names: Vec<_> = pools.keys().cloned().collect();
+        let load_balancers = balancers.into_iter().map(|(index, (port, pool, ranges, affine))| {
+            let balancer = LoadBalancer {
+                vip: [203, 0, 113, index].into(),
+                listeners: BTreeMap::from([(endpoint(port), pool.get(&names).clone())]),
+                source_ranges: ranges
+                    .into_iter()
+                    .map(|range| IpNetwork::new([198, 51, range, 0].into(), 24).unwrap())
+                    .collect(),
+                affinity: if affine { Affinity::ClientIp } else { Affinity::None },
+            };
+            (owner(&format!("lb{index}")), balancer)
+        });
+        State { version: Version::default(), pools, load_balancers: load_balancers.collect() }
+    })
+}
+
+/// Addresses with an odd end are ill.
+fn odd_are_ill(_: &Pool, member: &Member) -> Verdict {
+    match member.address {
+        IpAddr::V4(v4) if v4.octets()[3] % 2 == 1 => Err("odd".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// What a packet meets must be whole at any moment: nothing points at what is not there.
+fn whole(tables: &Tables) -> Result<(), TestCaseError> {
+    for ((vip, _), listener) in &tables.listeners {
+        prop_assert!(tables.vips.contains(vip));
+        prop_assert!(tables.rings.contains_key(&listener.ring));
+    }
+    for slots in tables.rings.values() {
+        for slot in slots.iter() {
+            prop_assert!(tables.members.contains_key(slot));
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn writes_lead_from_state_to_state_without_a_gap(states in prop::collection::vec(state(), 1..6)) {
+        let limits = Limits { members: 16, pools: 16, listeners: 16, ..Limits::default() };
+        let mut book = Book::new(limits);
+        let mut tables = Tables::default();
+        let mut taken = BTreeMap::new();
+        for state in &states {
+            let wanted = book.tables(state, odd_are_ill).unwrap();
+            for write in writes(&tables, &wanted) {
+                tables.perform(&write);
+                whole(&tables)?;
+            }
+            prop_assert_eq!(&tables, &wanted);
+            prop_assert_eq!(writes(&tables, &wanted), vec![]);
+            prop_assert_eq!(&book.tables(state, odd_are_ill).unwrap(), &wanted, "a second look changes nothing");
+            // a slot with its generation is one machine's for ever
+            for (owner, pool) in &state.pools {
+                for (name, member) in &pool.members {
+                    let slot = book.slot(owner, name).unwrap();
+                    let machine = (owner.clone(), name.clone(), member.address);
+                    let known = taken.entry((slot, wanted.members[&slot].generation)).or_insert(machine.clone());
+                    prop_assert_eq!(&*known, &machine);
+                    let in_ring = book.ring(owner).contains(&slot);
+                    let takes = member.mac.is_some() && odd_are_ill(pool, member).is_ok();
+                    prop_assert_eq!(wanted.members[&slot].mac.is_some(), takes);
+                    prop_assert_eq!(in_ring, takes && !member.draining && member.weight > 0);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_table_is_named() {
+    let limits = Limits { source_ranges: 1, ..Limits::default() };
+    let balancer = LoadBalancer {
+        vip: [203, 0, 113, 17].into(),
+        listeners: BTreeMap::new(),
+        source_ranges: ["10.0.0.0/8", "192.0.2.0/24"].map(|range| range.parse().unwrap()).into(),
+        affinity: Affinity::None,
+    };
+    let state = State { load_balancers: BTreeMap::from([(owner("a"), balancer)]), ..State::default() };
+    let error = Book::new(limits).tables(&state, |_, _| Ok(())).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "limits.source_ranges is 1: the state has more source ranges; raise it in the configuration and restart"
+    );
+}

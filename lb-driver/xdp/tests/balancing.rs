@@ -1,0 +1,325 @@
+//! The program as it is shipped, in a network of namespaces: direct server return, health, the API and restarts.
+//! Needs root.
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+mod world;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    num::NonZeroU16,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use lb_driver::{
+    diff::diff,
+    driver::{Driver, DriverError, Status},
+    model::{Affinity, Check, Endpoint, LoadBalancer, Member, Owner, Pool, Protocol, State, Version},
+    vendor::xdp::{Settings, XdpDriver},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
+use world::{BALANCER, Balancer, PORT, STATIONS, VIP, VIP6, World, eventually};
+
+/// Certificates of the API's both ends.
+struct Certificates {
+    ca: String,
+    server: (String, String),
+    client: (String, String),
+}
+
+fn certificates() -> Certificates {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "test");
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let leaf = |name: &str, usage| {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &ca).unwrap().pem(), key.serialize_pem())
+    };
+    Certificates {
+        ca: ca.pem(),
+        server: leaf(BALANCER, ExtendedKeyUsagePurpose::ServerAuth),
+        client: leaf("ake-api", ExtendedKeyUsagePurpose::ClientAuth),
+    }
+}
+
+/// The writer's side.
+struct Api<'a> {
+    world: &'a World,
+    driver: XdpDriver,
+}
+
+impl<'a> Api<'a> {
+    fn new(world: &'a World, ca: &Certificates, client: &Certificates) -> Self {
+        let settings = Settings {
+            url: format!("https://{BALANCER}:9512"),
+            ca: ca.ca.clone().into(),
+            certificate: client.client.0.clone().into(),
+            key: client.client.1.clone().into(),
+            timeout: Duration::from_secs(5),
+        };
+        Self { world, driver: XdpDriver::new(&settings).unwrap() }
+    }
+
+    /// A call from the router's namespace: the balancer's own would not pass its wire.
+    fn call<T: Send>(&self, work: impl AsyncFnOnce(&XdpDriver) -> T + Send) -> T {
+        self.world.inside("router", || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(work(&self.driver))
+        })
+    }
+
+    fn apply(&self, wanted: &State) {
+        self.call(async |driver| {
+            let changes = diff(wanted, &driver.read().await.unwrap());
+            driver.apply(wanted, &changes).await.unwrap();
+            assert_eq!(diff(wanted, &driver.read().await.unwrap()), []);
+        });
+    }
+
+    fn status(&self) -> Status {
+        self.call(async |driver| driver.status().await.unwrap())
+    }
+}
+
+fn write_config(world: &World, certificates: &Certificates) -> PathBuf {
+    let folder = world.folder.path();
+    for (name, text) in [
+        ("xdp.crt", &certificates.server.0),
+        ("xdp.key", &certificates.server.1),
+        ("clients.crt", &certificates.ca),
+    ] {
+        fs::write(folder.join(name), text).unwrap();
+    }
+    let folder = folder.display();
+    let text = format!(
+        r#"
+        interface = "eth0"
+        listen = "{BALANCER}:9512"
+        metrics = "127.0.0.1:9513"
+        state = "{folder}/state.json"
+        socket = "{folder}/show.sock"
+        [tls]
+        certificate = "{folder}/xdp.crt"
+        key = "{folder}/xdp.key"
+        client_ca = "{folder}/clients.crt"
+        [check]
+        period_ms = 100
+        timeout_ms = 200
+        rise = 1
+        fall = 2
+        [limits]
+        flows = 16384
+        "#
+    );
+    let file = world.folder.path().join("xdp.toml");
+    fs::write(&file, text).unwrap();
+    file
+}
+
+fn owner(object: &str) -> Owner {
+    Owner::new("project", "cluster", object).unwrap()
+}
+
+fn wanted() -> State {
+    let port = NonZeroU16::new(PORT).unwrap();
+    let member = |(name, address, _, mac): (&str, &str, &str, &str)| {
+        let (address, mac) = (address.parse().unwrap(), Some(mac.parse().unwrap()));
+        (name.to_owned(), Member { address, mac, weight: 1, draining: false })
+    };
+    let balancer = |vip: &str| LoadBalancer {
+        vip: vip.parse().unwrap(),
+        listeners: BTreeMap::from([(Endpoint { protocol: Protocol::Tcp, port }, owner("nodes"))]),
+        source_ranges: BTreeSet::new(),
+        affinity: Affinity::None,
+    };
+    let members = STATIONS.into_iter().filter(|station| station.0.starts_with('m')).map(member).collect();
+    State {
+        version: Version { epoch: 1, number: 1 },
+        pools: BTreeMap::from([(owner("nodes"), Pool { members, check: Some(Check::Tcp { port }) })]),
+        load_balancers: BTreeMap::from([(owner("four"), balancer(VIP)), (owner("six"), balancer(VIP6))]),
+    }
+}
+
+fn show(world: &World, config: &Path) -> String {
+    let balancer = world.namespace("balancer");
+    let output = Command::new("ip")
+        .args(["netns", "exec", &balancer, env!("CARGO_BIN_EXE_ake-xdp"), "show", "--config"])
+        .arg(config)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn metric(world: &World, line: &str) -> String {
+    let text = world.inside("balancer", || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            reqwest::get("http://127.0.0.1:9513/metrics").await.unwrap().text().await.unwrap()
+        })
+    });
+    let found = text.lines().find_map(|found| found.strip_prefix(line));
+    found.unwrap_or_else(|| panic!("{line} in {text}")).trim().to_owned()
+}
+
+#[test]
+fn requests_pass_the_balancer_and_answers_pass_it_by() {
+    let world = World::new();
+    let certificates = certificates();
+    let config = write_config(&world, &certificates);
+    let balancer = Balancer::start(&world, &config);
+    let api = Api::new(&world, &certificates, &certificates);
+    let (m1, m2) = (world.serve("m1"), world.serve("m2"));
+
+    let mut state = wanted();
+    api.apply(&state);
+    eventually("both members are well", || {
+        api.status().pools[&owner("nodes")].members.values().all(|member| member.healthy == Some(true))
+    });
+
+    // connections fall as the ring says, and each is counted where it fell
+    let mut fell = BTreeMap::<String, u64>::new();
+    for round in 0..200 {
+        let vip = if round % 2 == 0 { VIP } else { VIP6 };
+        let name = world.connect(vip).and_then(|mut client| client.who());
+        let name = name.unwrap_or_else(|error| panic!("{round}: {vip}: {error}: {:?}", api.status()));
+        *fell.entry(name).or_default() += 1;
+    }
+    let pool = api.status().pools[&owner("nodes")].clone();
+    for (name, count) in &fell {
+        let member = &pool.members[name];
+        assert_eq!(member.new_flows, *count);
+        let expected = 200.0 * f64::from(member.slots) / f64::from(pool.ring_size);
+        assert!(
+            (*count as f64 - expected).abs() < 5.0 * (expected / 2.0).sqrt(),
+            "{name}: {count} of {expected}"
+        );
+    }
+
+    // a long answer goes by the balancer
+    for vip in [VIP, VIP6] {
+        let (before, began) = (world.bytes("router"), world.bytes("balancer"));
+        assert_eq!(world.connect(vip).unwrap().much(), 4 << 20);
+        let (after, ended) = (world.bytes("router"), world.bytes("balancer"));
+        let (from_members, to_balancer, from_balancer) =
+            (after.1 - before.1, ended.0 - began.0, ended.1 - began.1);
+        assert!(ended.1 - began.1 < 400_000, "{from_balancer} bytes from the balancer");
+        assert!(ended.0 - began.0 < 400_000, "{to_balancer} bytes to the balancer");
+        assert!(from_members < 400_000, "{from_members}: requests leave the router");
+        assert!(after.0 - before.0 > 4 << 20, "the answer reaches the router");
+    }
+
+    // an echo request is answered by the balancer itself
+    for vip in [VIP, VIP6] {
+        let client = world.namespace("client");
+        let ping = Command::new("ip").args(["netns", "exec", &client, "ping", "-c1", "-W2", vip]).output();
+        if let Ok(ping) = ping.as_ref().map(|ping| ping.status.success()) {
+            assert!(ping, "ping {vip}");
+        }
+    }
+
+    // a member whose server stops is taken out, and the reason is told
+    let mut open: Vec<_> = (0..40).map(|_| world.connect(VIP).unwrap()).collect();
+    let names: Vec<_> = open.iter_mut().map(|client| client.who().unwrap()).collect();
+    drop(m2);
+    let reason = format!("connection refused on 192.168.77.22:{PORT}");
+    eventually("m2 is out", || {
+        api.status().pools[&owner("nodes")].members["m2"].reason.as_ref() == Some(&reason)
+    });
+    for _ in 0..40 {
+        assert_eq!(world.connect(VIP).unwrap().who().unwrap(), "m1");
+    }
+    for (client, name) in open.iter_mut().zip(&names).filter(|(_, name)| *name == "m1") {
+        assert_eq!(client.who().unwrap(), *name);
+    }
+    let shown = show(&world, &config);
+    assert!(shown.contains(&format!("m2 192.168.77.22: 0.0 % of new flows")), "{shown}");
+    assert!(shown.contains(&reason), "{shown}");
+    let m2 = world.serve("m2");
+    eventually("m2 is back", || api.status().pools[&owner("nodes")].members["m2"].slots > 0);
+
+    // a restart with nothing changed: no write, and flows go on
+    let mut open: Vec<_> = (0..40).map(|_| world.connect(VIP).unwrap()).collect();
+    let names: Vec<_> = open.iter_mut().map(|client| client.who().unwrap()).collect();
+    let file = world.folder.path().join("state.json");
+    let written = fs::metadata(&file).unwrap().modified().unwrap();
+    balancer.stop();
+    assert!(world.connect(VIP).is_err(), "the data plane goes with the program");
+    let balancer = Balancer::start(&world, &config);
+    for (client, name) in open.iter_mut().zip(&names) {
+        assert_eq!(client.who().unwrap(), *name);
+    }
+    api.call(async |driver| assert_eq!(diff(&state, &driver.read().await.unwrap()), []));
+    assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), written);
+    assert_eq!(metric(&world, "ake_xdp_states_total"), "0");
+    assert_eq!(metric(&world, "ake_xdp_state_version"), "1");
+
+    // what the API refuses
+    let error = api.call(async |driver| {
+        let older = State { version: Version { epoch: 1, number: 0 }, ..state.clone() };
+        driver.apply(&older, &[]).await.unwrap_err()
+    });
+    assert!(matches!(error, DriverError::Stale { held: Version { epoch: 1, number: 1 }, .. }), "{error}");
+    let stranger = Api::new(&world, &certificates, &self::certificates());
+    let error = stranger.call(async |driver| driver.status().await.unwrap_err());
+    assert!(matches!(error, DriverError::Unreachable { .. }), "{error}");
+    let impostor = Api::new(&world, &self::certificates(), &certificates);
+    let error = impostor.call(async |driver| driver.status().await.unwrap_err());
+    assert!(error.to_string().contains("certificate"), "{error}");
+
+    // what goes, goes
+    state.version.number += 1;
+    state.load_balancers.clear();
+    api.apply(&state);
+    assert!(world.connect(VIP).is_err());
+    assert!(!balancer.log().contains("ERROR"), "{}", balancer.log());
+    drop((m1, m2));
+}
+
+#[test]
+fn bad_configuration_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |text: String| {
+        let file = folder.path().join("xdp.toml");
+        fs::write(&file, text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_ake-xdp"))
+            .args(["check-config", "--config"])
+            .arg(&file)
+            .output();
+        let output = output.unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let certificates = certificates();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    for (name, text) in
+        [("crt", &certificates.server.0), ("key", &certificates.server.1), ("ca", &certificates.ca)]
+    {
+        fs::write(path(name), text).unwrap();
+    }
+    let config = |interface: &str, key: &str| {
+        format!(
+            "interface = {interface:?}\nlisten = \"127.0.0.1:0\"\n[tls]\ncertificate = {:?}\nkey = {:?}\nclient_ca = {:?}\n",
+            path("crt"),
+            path(key),
+            path("ca")
+        )
+    };
+    for (text, expected) in [
+        (config("no-such", "key"), "interface no-such: ".to_owned()),
+        (config("lo", "key"), "interface lo: expected one with an Ethernet address".to_owned()),
+        (config("lo", "crt"), format!("tls.key = {:?}: expected a private key as PEM", path("crt"))),
+        (config("lo", "gone"), format!("tls.key = {:?}: ", path("gone"))),
+        ("interface = 3".to_owned(), "invalid type: integer `3`, expected a string".to_owned()),
+    ] {
+        let error = run(text);
+        assert!(error.contains(&expected), "{error}, expected {expected}");
+    }
+}

@@ -1,0 +1,276 @@
+//! A small network in namespaces: client - router - switch - balancer and two members. Everything has a name of
+//! its own and goes when the value goes, also when the test fails.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+pub(crate) const VIP: &str = "203.0.113.17";
+pub(crate) const VIP6: &str = "2001:db8:113::17";
+pub(crate) const BALANCER: &str = "192.168.77.2";
+/// Of both members.
+pub(crate) const PORT: u16 = 8080;
+
+/// Namespace, address, IPv6 address and MAC address of each station on the switch.
+pub(crate) const STATIONS: [(&str, &str, &str, &str); 4] = [
+    ("router", "192.168.77.1", "fd00:77::1", "fa:16:3e:00:00:01"),
+    ("balancer", BALANCER, "fd00:77::2", "fa:16:3e:00:00:02"),
+    ("m1", "192.168.77.21", "fd00:77::21", "fa:16:3e:00:00:21"),
+    ("m2", "192.168.77.22", "fd00:77::22", "fa:16:3e:00:00:22"),
+];
+
+pub(crate) struct World {
+    prefix: String,
+    namespaces: Vec<String>,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let prefix = format!("ake-xdp-{}", std::process::id());
+        let mut world = Self { prefix, namespaces: Vec::new(), folder };
+        for name in ["client", "switch"].into_iter().chain(STATIONS.map(|station| station.0)) {
+            let namespace = world.namespace(name);
+            run(&format!("ip netns add {namespace}"));
+            world.namespaces.push(namespace);
+            world.ip(name, "link set lo up");
+            // without it, addresses are no addresses for their first seconds
+            world.inside(name, || fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap());
+        }
+        world.ip("switch", "link add br0 type bridge mcast_snooping 0");
+        world.ip("switch", "link set br0 up");
+        for (name, v4, v6, mac) in STATIONS {
+            let peer = world.namespace("switch");
+            world.ip(name, &format!("link add eth0 address {mac} type veth peer name {name} netns {peer}"));
+            world.ip("switch", &format!("link set {name} master br0 up"));
+            world.ip(name, &format!("address add {v4}/24 dev eth0"));
+            world.ip(name, &format!("address add {v6}/64 dev eth0 nodad"));
+            world.ip(name, "link set eth0 up");
+            if name != "router" {
+                world.ip(name, "route add default via 192.168.77.1");
+                world.ip(name, "route add default via fd00:77::1");
+            }
+        }
+        let peer = world.namespace("router");
+        world.ip("client", &format!("link add eth0 type veth peer name clients netns {peer}"));
+        for (name, link, host) in [("client", "eth0", 2), ("router", "clients", 1)] {
+            world.ip(name, &format!("address add 198.51.100.{host}/24 dev {link}"));
+            world.ip(name, &format!("address add 2001:db8:51::{host}/64 dev {link} nodad"));
+            world.ip(name, &format!("link set {link} up"));
+        }
+        world.ip("client", "route add default via 198.51.100.1");
+        world.ip("client", "route add default via 2001:db8:51::1");
+        world.ip("router", "route add 203.0.113.0/24 via 192.168.77.2");
+        world.ip("router", "route add 2001:db8:113::/112 via fd00:77::2");
+        world.inside("router", || {
+            for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                fs::write(format!("/proc/sys/net/{key}"), "1").unwrap();
+            }
+        });
+        for member in ["m1", "m2"] {
+            world.ip(member, &format!("address add {VIP}/32 dev lo"));
+            world.ip(member, &format!("address add {VIP6}/128 dev lo nodad"));
+            world.inside(member, || {
+                fs::write("/proc/sys/net/ipv4/conf/all/arp_ignore", "1").unwrap();
+                fs::write("/proc/sys/net/ipv4/conf/all/arp_announce", "2").unwrap();
+            });
+        }
+        world
+    }
+
+    pub(crate) fn namespace(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+
+    fn ip(&self, name: &str, arguments: &str) {
+        let family = if arguments.contains("::") { "-6" } else { "" };
+        run(&format!("ip {family} -netns {} {arguments}", self.namespace(name)));
+    }
+
+    /// Runs code in a namespace: what sockets it opens stay there.
+    pub(crate) fn inside<T: Send>(&self, name: &str, work: impl FnOnce() -> T + Send) -> T {
+        let file = File::open(Path::new("/run/netns").join(self.namespace(name))).unwrap();
+        thread::scope(|scope| {
+            let worker = scope.spawn(move || {
+                setns(&file, CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            });
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// A server on every address of a member. To "who" it answers with its name, to "much" with 4 MB.
+    pub(crate) fn serve(&self, member: &'static str) -> Server {
+        let listener = self.inside(member, || TcpListener::bind(("::", PORT)).unwrap());
+        Server::start(member, listener)
+    }
+
+    pub(crate) fn connect(&self, vip: &str) -> std::io::Result<Client> {
+        let address = SocketAddr::new(vip.parse::<IpAddr>().unwrap(), PORT);
+        let stream =
+            self.inside("client", move || TcpStream::connect_timeout(&address, Duration::from_secs(2)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), address);
+        Ok(Client { stream: BufReader::new(stream) })
+    }
+
+    /// Bytes to and from a station, as its port of the switch counts them.
+    pub(crate) fn bytes(&self, station: &'static str) -> (u64, u64) {
+        let port = self.namespace("switch");
+        let output =
+            Command::new("ip").args(["-netns", &port, "-s", "-j", "link", "show", station]).output().unwrap();
+        let links: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let count = |way: &str| links[0]["stats64"][way]["bytes"].as_u64().unwrap();
+        (count("tx"), count("rx"))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for namespace in &self.namespaces {
+            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+        }
+    }
+}
+
+fn run(command: &str) {
+    let mut words = command.split_whitespace();
+    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+pub(crate) struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// Who answers.
+    pub(crate) fn who(&mut self) -> std::io::Result<String> {
+        self.stream.get_mut().write_all(b"who\n")?;
+        let mut line = String::new();
+        match self.stream.read_line(&mut line)? {
+            0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(line.trim_end().to_owned()),
+        }
+    }
+
+    /// Bytes of a long answer.
+    pub(crate) fn much(mut self) -> u64 {
+        self.stream.get_mut().write_all(b"much\n").unwrap();
+        std::io::copy(&mut self.stream, &mut std::io::sink()).unwrap()
+    }
+}
+
+/// A server in a member; it refuses connections once this goes.
+pub(crate) struct Server {
+    listener: TcpListener,
+    worker: Option<thread::JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(name: &'static str, listener: TcpListener) -> Self {
+        let accepting = listener.try_clone().unwrap();
+        let worker = thread::spawn(move || {
+            while let Ok((stream, _)) = accepting.accept() {
+                thread::spawn(move || answer(name, stream));
+            }
+        });
+        Self { listener, worker: Some(worker) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        use nix::sys::socket::{Shutdown, shutdown};
+        use std::os::fd::AsRawFd as _;
+        // ends the accept that the worker waits in
+        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
+        let _ = self.worker.take().map(thread::JoinHandle::join);
+    }
+}
+
+fn answer(name: &str, stream: TcpStream) {
+    let mut writing = stream.try_clone().unwrap();
+    for line in BufReader::new(stream).lines() {
+        let done = match line.as_deref() {
+            Ok("who") => writing.write_all(format!("{name}\n").as_bytes()),
+            Ok("much") => {
+                let _ = writing.write_all(&vec![b'.'; 4 << 20]);
+                return;
+            }
+            _ => return,
+        };
+        if done.is_err() {
+            return;
+        }
+    }
+}
+
+/// The program itself, in the balancer's namespace.
+pub(crate) struct Balancer {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Balancer {
+    pub(crate) fn start(world: &World, config: &Path) -> Self {
+        let log = world.folder.path().join("ake-xdp.log");
+        let child = Command::new("ip")
+            .args([
+                "netns",
+                "exec",
+                &world.namespace("balancer"),
+                env!("CARGO_BIN_EXE_ake-xdp"),
+                "serve",
+                "--config",
+            ])
+            .arg(config)
+            .stderr(File::create(&log).unwrap())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let balancer = Self { child, log };
+        eventually("ake-xdp is ready", || balancer.log().contains("ready"));
+        balancer
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// As systemd would.
+    pub(crate) fn stop(mut self) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), Signal::SIGTERM).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{status}, signal {:?}: {}", status.signal(), self.log());
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within 10 s: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
