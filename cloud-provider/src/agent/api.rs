@@ -5,6 +5,9 @@ use std::{path::Path, time::Duration};
 use base64::Engine;
 use serde::de::DeserializeOwned;
 
+/// How long to wait between two tries.
+const KNOCK: Duration = Duration::from_millis(500);
+
 /// Longest wait for one answer.
 const DEADLINE: Duration = Duration::from_secs(3);
 
@@ -99,6 +102,15 @@ impl ApiServer {
             .json()
             .await
             .map_err(|error| Error::Unreadable { path: path.to_owned(), reason: innermost(&error) })
+    }
+
+    /// Waits until nodes can be read: then the API server is ready, the VIP leads to it, and a master has applied the
+    /// cluster's roles, also those by which kubelets get their certificates.
+    pub async fn wait(&self) {
+        while let Err(error) = self.get::<serde_json::Value>("/api/v1/nodes?limit=1").await {
+            tracing::debug!(%error, "nodes cannot be read yet");
+            tokio::time::sleep(KNOCK).await;
+        }
     }
 
     async fn send(&self, path: &str) -> Result<reqwest::Response, Error> {

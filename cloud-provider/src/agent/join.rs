@@ -43,7 +43,7 @@ pub enum Error {
         /// How long it was tried.
         seconds: u64,
         /// The last answer.
-        source: ake_api_client::Error,
+        source: Box<ake_api_client::Error>,
     },
     /// `ake-api` did not answer at all in time.
     #[error("claim {claim} at {url} not redeemed within {seconds} s: no answer")]
@@ -59,7 +59,7 @@ pub enum Error {
     #[error("{path}: api.ca: {source}", path = config::PATH)]
     Client {
         /// What the library said.
-        source: ake_api_client::Error,
+        source: Box<ake_api_client::Error>,
     },
     /// The bundle is of no use.
     #[error(transparent)]
@@ -131,7 +131,8 @@ fn render(config: &NodeConfig, bundle: &Bundle, root: &Path) -> Result<Vec<File>
 
 async fn redeem(config: &NodeConfig, deadline: Duration) -> Result<String, Error> {
     let ca = Some(config.api_ca.as_bytes()).filter(|ca| !ca.is_empty());
-    let client = Client::new(&config.api_url, ca, None).map_err(|source| Error::Client { source })?;
+    let client = Client::new(&config.api_url, ca, None)
+        .map_err(|source| Error::Client { source: Box::new(source) })?;
     let begin = Instant::now();
     let attempt = || client.claim(&config.claim_id);
     let tries = attempt
@@ -150,7 +151,9 @@ async fn redeem(config: &NodeConfig, deadline: Duration) -> Result<String, Error
     let (claim, url) = (config.claim_id.clone(), config.api_url.clone());
     match timeout_at(begin + deadline, tries).await {
         Ok(Ok(bundle)) => Ok(bundle.ciphertext),
-        Ok(Err(source)) => Err(Error::Claim { claim, url, seconds: begin.elapsed().as_secs(), source }),
+        Ok(Err(source)) => {
+            Err(Error::Claim { claim, url, seconds: begin.elapsed().as_secs(), source: Box::new(source) })
+        }
         Err(_) => Err(Error::Late { claim, url, seconds: deadline.as_secs() }),
     }
 }

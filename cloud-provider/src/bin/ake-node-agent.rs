@@ -5,6 +5,7 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use cloud_provider::agent::{
+    api::ApiServer,
     config::{self, NodeConfig},
     csi, join, network, report, vip,
 };
@@ -70,6 +71,16 @@ enum Job {
         #[arg(long, default_value_t = 1000)]
         period: u64,
     },
+    /// Wait until the API server can be used by this node. Success as well when that took too long: whoever waits has
+    /// patience of its own, only a slower one.
+    AwaitApi {
+        /// How to reach the API server.
+        #[arg(long, default_value = "/etc/kubernetes/node-agent.conf")]
+        kubeconfig: PathBuf,
+        /// Seconds until it is no longer waited for.
+        #[arg(long, default_value_t = 120)]
+        deadline: u64,
+    },
     /// Tell the stack once whether this node came up, with the end of the journal if it did not.
     Report {
         /// Seconds that the node may take to come up.
@@ -132,6 +143,17 @@ async fn run(job: Job) -> anyhow::Result<()> {
             };
             let options = vip::Options { kubeconfig, vip, period: Duration::from_millis(period.max(100)) };
             Ok(vip::run(&options, &stop).await?)
+        }
+        Job::AwaitApi { kubeconfig, deadline } => {
+            let api = ApiServer::from_kubeconfig(&kubeconfig)?;
+            tokio::select! {
+                () = api.wait() => {}
+                () = tokio::time::sleep(Duration::from_secs(deadline)) => {
+                    tracing::warn!("the API server cannot be used after {deadline} s, going on without");
+                }
+                () = stop.cancelled() => bail!("stopped while waiting"),
+            }
+            Ok(())
         }
         Job::Report { deadline, root } => {
             let options = report::Options { root, deadline: Duration::from_secs(deadline) };

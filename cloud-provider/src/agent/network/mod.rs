@@ -19,8 +19,8 @@ use super::{api, config::NodeConfig, join, netlink, netlink::Netlink};
 use crate::cluster::{self, Cluster, Index, Selector};
 use plan::NodeView;
 
-/// How long to wait between looks while the API server cannot be reached yet.
-const KNOCK: Duration = Duration::from_millis(500);
+/// How often it is looked for a link to guard, before the nodes are known.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Changes that come together are handled together.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -82,15 +82,13 @@ impl Keeper<'_> {
     async fn watch(&mut self, stop: &CancellationToken) -> Result<Option<(Nodes, Arc<Notify>)>, Error> {
         let api = api::ApiServer::from_kubeconfig(&self.options.kubeconfig)?;
         let mut guarded = false;
+        let mut wait = std::pin::pin!(api.wait());
         loop {
             guarded = guarded || self.look(None).await;
-            match api.get::<serde_json::Value>("/api/v1/nodes?limit=1").await {
-                Ok(_) => break,
-                Err(error) => tracing::debug!(%error, "nodes cannot be read yet"),
-            }
             tokio::select! {
                 () = stop.cancelled() => return Ok(None),
-                () = tokio::time::sleep(KNOCK) => {}
+                () = &mut wait => break,
+                () = tokio::time::sleep(SOON), if !guarded => {}
             }
         }
         let cluster = Cluster::connect(Some(&self.options.kubeconfig)).await?;
