@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cloud::Cloud,
-    cluster::{Backoff, Cluster, Leadership, LeaseSettings, Recorder, Selector, Subject},
+    cluster::{Backoff, Cluster, Leadership, LeaseError, LeaseSettings, Recorder, Selector, Subject},
     flags::Flags,
     metrics, nodes,
     serve::{self, Health},
@@ -59,66 +59,88 @@ pub async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
     let recorder = Recorder::start(cluster.clone());
     let (views, news, nodes_changed) = watch(&cluster);
 
-    let leadership = lead(&flags, &cluster, &stop).await?;
-    let lost = leadership.lost();
+    let Some(leadership) = lead(&flags, &cluster, &stop).await? else { return Ok(()) };
     metrics::leading(&flags.leader_elect_resource_name, true);
-
+    let lost = leadership.lost();
     let ending = CancellationToken::new();
-    let work = async {
-        anyhow::ensure!(views.ready().await, "a watch has ended");
-        let cluster_id = match cluster_id {
-            Some(id) => id,
-            None => identity(&cluster).await?,
+    let manager = Manager {
+        flags: flags.clone(),
+        config,
+        cluster,
+        recorder,
+        views,
+        news,
+        nodes_changed,
+        leadership,
+        health,
+    };
+    let leadership = manager.leadership.clone();
+    let mut work = tokio::spawn(manager.control(cluster_id, ending.clone()));
+    tokio::select! {
+        ended = &mut work => {
+            leadership.release().await;
+            return ended.context("a controller has died")?;
+        }
+        () = stop.cancelled() => {}
+        () = changed(&flags.cloud_config, &config_text) => {
+            tracing::info!("the cloud config has changed: ending, to be started anew with it");
+        }
+        () = lost.cancelled() => {
+            // What another leader may do already must not be done twice: no ending in order.
+            work.abort();
+            return Err(anyhow!("leadership lost"));
+        }
+    }
+    ending.cancel();
+    if tokio::time::timeout(ENDING, &mut work).await.is_err() {
+        tracing::warn!("a controller did not end in time");
+        work.abort();
+    }
+    leadership.release().await;
+    metrics::leading(&flags.leader_elect_resource_name, false);
+    Ok(())
+}
+
+/// What the leader works with.
+struct Manager {
+    flags: Flags,
+    config: CloudConfig,
+    cluster: Cluster,
+    recorder: Recorder,
+    views: Views,
+    news: Arc<News>,
+    nodes_changed: Arc<Notify>,
+    leadership: Leadership,
+    health: Health,
+}
+
+impl Manager {
+    /// Runs the controllers until `ending`.
+    async fn control(self, cluster_id: Option<uuid::Uuid>, ending: CancellationToken) -> anyhow::Result<()> {
+        let cloud = tokio::select! {
+            () = ending.cancelled() => return Ok(()),
+            cloud = self.cloud(cluster_id) => Arc::new(cloud?),
         };
-        let cloud = Arc::new(log_in(&config, cluster_id, &views, &recorder).await);
-        health.set_ready(true);
+        self.health.set_ready(true);
+        let flags = &self.flags;
         let mut running = JoinSet::new();
         if flags.runs("cloud-node-controller") || flags.runs("cloud-node-lifecycle-controller") {
-            let context = nodes::controller::Context {
-                cluster: cluster.clone(),
-                cloud: cloud.clone(),
-                recorder: recorder.clone(),
-                leadership: leadership.clone(),
-                nodes: views.nodes.clone(),
-                wake: nodes_changed.clone(),
-                drift_period: flags.drift_period,
-                monitor_period: flags.node_monitor_period,
-                initialize: flags.runs("cloud-node-controller"),
-                life_cycle: flags.runs("cloud-node-lifecycle-controller"),
-                dry_run: flags.dry_run,
-            };
-            let ending = ending.clone();
-            running.spawn(async move {
-                nodes::controller::run(context, ending).await;
-                Ok(())
-            });
+            let work = nodes::controller::run(self.nodes(&cloud), ending.clone());
+            running.spawn(async { Ok(work.await) });
         }
         if flags.runs("service-lb-controller") {
-            let context = services::controller::Context {
-                cluster: cluster.clone(),
-                cloud: cloud.clone(),
-                recorder: recorder.clone(),
-                leadership: leadership.clone(),
-                views: views.clone(),
-                news: news.clone(),
-                drift_period: flags.drift_period,
-                pairs: flags.runs("node-route-controller"),
-                dry_run: flags.dry_run,
-            };
-            let ending = ending.clone();
-            running.spawn(async move {
-                services::controller::run(context, ending).await;
-                Ok(())
-            });
+            let work = services::controller::run(self.services(&cloud), ending.clone());
+            running.spawn(async { Ok(work.await) });
         }
         if flags.runs("volume-controller") && !flags.dry_run {
-            let (cluster, recorder) = (cluster.clone(), recorder.clone());
-            let (session, ending) = (cloud.session.clone(), ending.clone());
-            running.spawn(async move {
-                volumes::controller::run(cluster, recorder, session, cluster_id, ending)
-                    .await
-                    .context("volumes")
-            });
+            let work = volumes::controller::run(
+                self.cluster.clone(),
+                self.recorder.clone(),
+                cloud.session.clone(),
+                cloud.cluster_id,
+                ending.clone(),
+            );
+            running.spawn(async { work.await.context("volumes") });
         }
         while let Some(ended) = running.join_next().await {
             ended.context("a controller has died")??;
@@ -126,27 +148,49 @@ pub async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
                 bail!("a controller has ended");
             }
         }
-        anyhow::Ok(())
-    };
-    tokio::pin!(work);
-    let result = tokio::select! {
-        ended = &mut work => ended,
-        () = stop.cancelled() => Ok(()),
-        // What another leader may do already must not be done twice: no ending in order.
-        () = lost.cancelled() => return Err(anyhow!("leadership lost")),
-        () = changed(&flags.cloud_config, &config_text) => {
-            tracing::info!("the cloud config has changed: ending, to be started anew with it");
-            stop.cancel();
-            Ok(())
-        }
-    };
-    metrics::leading(&flags.leader_elect_resource_name, false);
-    ending.cancel();
-    if result.is_ok() && tokio::time::timeout(ENDING, work).await.is_err() {
-        tracing::warn!("a controller did not end in time");
+        ending.cancelled().await;
+        Ok(())
     }
-    release(&flags, &leadership, &stop).await;
-    result
+
+    /// Waits for the first complete view, and for a login.
+    async fn cloud(&self, cluster_id: Option<uuid::Uuid>) -> anyhow::Result<Cloud> {
+        anyhow::ensure!(self.views.ready().await, "a watch has ended");
+        let cluster_id = match cluster_id {
+            Some(id) => id,
+            None => identity(&self.cluster).await?,
+        };
+        Ok(log_in(&self.config, cluster_id, &self.views, &self.recorder).await)
+    }
+
+    fn nodes(&self, cloud: &Arc<Cloud>) -> nodes::controller::Context {
+        nodes::controller::Context {
+            cluster: self.cluster.clone(),
+            cloud: cloud.clone(),
+            recorder: self.recorder.clone(),
+            leadership: self.leadership.clone(),
+            nodes: self.views.nodes.clone(),
+            wake: self.nodes_changed.clone(),
+            drift_period: self.flags.drift_period,
+            monitor_period: self.flags.node_monitor_period,
+            initialize: self.flags.runs("cloud-node-controller"),
+            life_cycle: self.flags.runs("cloud-node-lifecycle-controller"),
+            dry_run: self.flags.dry_run,
+        }
+    }
+
+    fn services(&self, cloud: &Arc<Cloud>) -> services::controller::Context {
+        services::controller::Context {
+            cluster: self.cluster.clone(),
+            cloud: cloud.clone(),
+            recorder: self.recorder.clone(),
+            leadership: self.leadership.clone(),
+            views: self.views.clone(),
+            news: self.news.clone(),
+            drift_period: self.flags.drift_period,
+            pairs: self.flags.runs("node-route-controller"),
+            dry_run: self.flags.dry_run,
+        }
+    }
 }
 
 /// Starts the watches; they are warm before we lead.
@@ -179,9 +223,13 @@ fn watch(cluster: &Cluster) -> (Views, Arc<News>, Arc<Notify>) {
     (Views { services, nodes, slices }, news, nodes_changed)
 }
 
-async fn lead(flags: &Flags, cluster: &Cluster, stop: &CancellationToken) -> anyhow::Result<Leadership> {
+async fn lead(
+    flags: &Flags,
+    cluster: &Cluster,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Leadership>> {
     if !flags.leader_elect {
-        return Ok(Leadership::alone());
+        return Ok(Some(Leadership::alone()));
     }
     let settings = LeaseSettings {
         namespace: flags.leader_elect_resource_namespace.clone(),
@@ -192,20 +240,9 @@ async fn lead(flags: &Flags, cluster: &Cluster, stop: &CancellationToken) -> any
     };
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let identity = format!("{host}_{}", uuid::Uuid::new_v4());
-    Ok(Leadership::acquire(cluster, settings, identity, stop.clone()).await?)
-}
-
-/// Waits until the Lease is given back, so that another can lead at once.
-async fn release(flags: &Flags, leadership: &Leadership, stop: &CancellationToken) {
-    if !flags.leader_elect {
-        return;
-    }
-    stop.cancel();
-    for _ in 0..50 {
-        if leadership.is_released() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    match Leadership::acquire(cluster, settings, identity, stop.clone()).await {
+        Err(LeaseError::Stopped) => Ok(None),
+        led => Ok(Some(led?)),
     }
 }
 

@@ -183,7 +183,8 @@ impl Writer {
         }
         let now = Timestamp::now();
         // Unlike a time stamp, this does not collide when several are written at once.
-        let name = format!("{}.{}", note.subject.key.name, uuid::Uuid::new_v4().simple());
+        let object: String = note.subject.key.name.chars().take(200).collect();
+        let name = format!("{object}.{}", uuid::Uuid::new_v4().simple());
         let event = Event {
             metadata: ObjectMeta {
                 name: Some(name.clone()),

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -17,6 +17,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Cluster, Error};
+
+/// Longest wait for the Lease to be given back; otherwise it runs out.
+const RELEASE: Duration = Duration::from_secs(5);
 
 /// How a Lease is held.
 #[derive(Debug, Clone)]
@@ -66,7 +69,8 @@ struct Inner {
     renewed: Mutex<Instant>,
     renew_deadline: Duration,
     lost: CancellationToken,
-    released: AtomicBool,
+    give_up: CancellationToken,
+    released: CancellationToken,
 }
 
 impl Leadership {
@@ -84,12 +88,13 @@ impl Leadership {
                 renewed: Mutex::new(Instant::now()),
                 renew_deadline,
                 lost: CancellationToken::new(),
-                released: AtomicBool::new(false),
+                give_up: CancellationToken::new(),
+                released: CancellationToken::new(),
             }),
         }
     }
 
-    /// Waits until the Lease is ours, and renews it from then on. When `stop` is cancelled it is given up.
+    /// Waits until the Lease is ours, or until `stop`, and renews it from then on.
     pub async fn acquire(
         cluster: &Cluster,
         settings: LeaseSettings,
@@ -120,10 +125,10 @@ impl Leadership {
             let period = holder.settings.retry_period;
             loop {
                 tokio::select! {
-                    () = stop.cancelled() => {
+                    () = kept.inner.give_up.cancelled() => {
                         kept.inner.lost.cancel();
                         holder.release(lease).await;
-                        kept.inner.released.store(true, Ordering::Release);
+                        kept.inner.released.cancel();
                         return;
                     }
                     () = tokio::time::sleep(period) => {}
@@ -180,10 +185,12 @@ impl Leadership {
         !self.inner.lost.is_cancelled() && renewed.elapsed() < self.inner.renew_deadline
     }
 
-    /// Whether the Lease was given up in order.
-    #[must_use]
-    pub fn is_released(&self) -> bool {
-        self.inner.released.load(Ordering::Acquire)
+    /// Gives the Lease back, so that another can lead at once.
+    pub async fn release(&self) {
+        self.inner.give_up.cancel();
+        if self.inner.renew_deadline < Duration::MAX && !self.inner.lost.is_cancelled() {
+            let _ = tokio::time::timeout(RELEASE, self.inner.released.cancelled()).await;
+        }
     }
 }
 

@@ -106,6 +106,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
         holds: Holds::default(),
         sweep: Sweep::default(),
         begun: Instant::now(),
+        gone: BTreeSet::new(),
         ensuring: BTreeSet::new(),
     };
     let mut refreshed: Option<Instant> = None;
@@ -179,6 +180,8 @@ struct Controller {
     holds: Holds,
     sweep: Sweep,
     begun: Instant,
+    /// UIDs of Services whose end was seen.
+    gone: BTreeSet<String>,
     /// UIDs of Services that were told to be on their way.
     ensuring: BTreeSet<String>,
 }
@@ -191,10 +194,10 @@ impl Controller {
         }
         let (mut world, etag) = self.eyes.look(refresh).await?;
         let mut etag = Some(etag);
-        let gone = std::mem::take(&mut *lock(&self.context.news.gone));
+        self.gone.append(&mut lock(&self.context.news.gone));
         for _ in 0..ROUNDS {
             world.held = self.holds.held(Instant::now()).collect();
-            let mut plan = self.plan(&mut world, &gone)?;
+            let mut plan = self.plan(&mut world)?;
             if plan.steps.iter().any(|step| matches!(step, Step::Write { .. })) && etag.is_none() {
                 // The state came with the answer to a batch, which has no ETag to plan from.
                 let (state, tag) = self
@@ -206,10 +209,11 @@ impl Controller {
                     .map_err(ObserveError::from)?;
                 world.state = state;
                 etag = Some(tag);
-                plan = self.plan(&mut world, &gone)?;
+                plan = self.plan(&mut world)?;
             }
             self.say(&world, &plan);
             if plan.steps.is_empty() {
+                self.gone.clear();
                 return Ok(!plan.waiting.is_empty());
             }
             if self.context.dry_run {
@@ -231,7 +235,7 @@ impl Controller {
     }
 
     /// Plans, and lets go of what has been without its Service for long enough.
-    fn plan(&mut self, world: &mut World, gone: &BTreeSet<String>) -> Result<Plan, Failure> {
+    fn plan(&mut self, world: &mut World) -> Result<Plan, Failure> {
         world.ripe.clear();
         let first = plan::plan(world);
         if let Some(reason) = first.stopped {
@@ -243,7 +247,7 @@ impl Controller {
             self.sweep = Sweep::default();
             return Ok(first);
         }
-        let is_gone = |name: &&String| wanted::owner(name).is_some_and(|uid| gone.contains(uid));
+        let is_gone = |name: &&String| wanted::owner(name).is_some_and(|uid| self.gone.contains(uid));
         let (seen, unseen): (BTreeSet<&String>, BTreeSet<&String>) = first.orphans.iter().partition(is_gone);
         let state = &world.state;
         let total = state.addresses.len() + state.load_balancers.len() + state.pools.len();

@@ -62,18 +62,20 @@ impl Holds {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn each_refusal_holds_for_longer() {
+    #[test]
+    fn each_refusal_holds_for_longer() {
         let mut holds = Holds::default();
         let owner = || Owner::Service("u".into());
-        holds.refused(owner(), Instant::now());
-        assert_eq!(holds.held(Instant::now()).collect::<Vec<_>>(), ["u"]);
-        tokio::time::advance(Duration::from_secs(7)).await;
-        assert_eq!(holds.held(Instant::now()).count(), 0);
-        holds.refused(owner(), Instant::now());
-        tokio::time::advance(Duration::from_secs(7)).await;
-        assert_eq!(holds.held(Instant::now()).count(), 1);
+        let begun = Instant::now();
+        let later = |seconds| begun + Duration::from_secs(seconds);
+        holds.refused(owner(), begun);
+        assert_eq!(holds.held(begun).collect::<Vec<_>>(), ["u"]);
+        assert_eq!(holds.held(later(7)).count(), 0);
+        holds.refused(owner(), later(7));
+        assert_eq!(holds.held(later(16)).count(), 1);
+        assert_eq!(holds.held(later(20)).count(), 0);
+        holds.refused(owner(), later(20));
         holds.lift(&owner());
-        assert_eq!(holds.held(Instant::now()).count(), 0);
+        assert_eq!(holds.held(later(20)).count(), 0);
     }
 }

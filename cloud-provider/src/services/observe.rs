@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use k8s_openapi::api::{
@@ -14,7 +13,6 @@ use openstack_client::{
     ports::{self, Filter},
     security_groups,
 };
-use tokio::time::Instant;
 
 use super::{
     view::{Endpoints, ServiceView, SliceView},
@@ -25,9 +23,6 @@ use crate::{
     cluster::{Index, Key},
     nodes::view::NodeView,
 };
-
-/// A server that has no port is asked for again after that time at the soonest.
-const PORTS_AGAIN: Duration = Duration::from_secs(5);
 
 /// Why nothing could be seen.
 #[derive(Debug, thiserror::Error)]
@@ -78,14 +73,15 @@ pub struct Eyes {
     views: Views,
     pairs: bool,
     ports: BTreeMap<String, Vec<ServerPort>>,
-    ports_read: Option<Instant>,
+    /// Servers whose ports were asked for, whether or not there were any.
+    asked: BTreeSet<String>,
 }
 
 impl Eyes {
     /// Has seen nothing yet. `pairs`: whether nodes' ports are looked at at all.
     #[must_use]
     pub fn new(cloud: Arc<Cloud>, views: Views, pairs: bool) -> Self {
-        Self { cloud, views, pairs, ports: BTreeMap::new(), ports_read: None }
+        Self { cloud, views, pairs, ports: BTreeMap::new(), asked: BTreeSet::new() }
     }
 
     /// Reads everything anew; with the ETag that ake-api gave. With `refresh` also what changes rarely.
@@ -143,14 +139,14 @@ impl Eyes {
         nodes: &BTreeMap<String, NodeView>,
         refresh: bool,
     ) -> Result<(), ObserveError> {
-        let unknown = nodes.values().filter_map(NodeView::server_id).any(|id| !self.ports.contains_key(id));
-        let due = self.ports_read.is_none_or(|at| at.elapsed() >= PORTS_AGAIN);
-        if !self.pairs || !(refresh || unknown && due) {
+        let servers = || nodes.values().filter_map(NodeView::server_id).map(ToOwned::to_owned);
+        let unknown = servers().any(|id| !self.asked.contains(&id));
+        if !self.pairs || !(refresh || unknown) {
             return Ok(());
         }
         let filter = Filter { project_id: Some(self.cloud.session.project_id()), ..Filter::default() };
         let listed = ports::list(&self.cloud.session, &filter).await?;
-        self.ports_read = Some(Instant::now());
+        self.asked = servers().collect();
         self.ports.clear();
         for port in listed.into_iter().filter(|port| !port.device_id.is_empty()) {
             let addresses = port.addresses().collect();
