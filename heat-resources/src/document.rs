@@ -83,6 +83,8 @@ pub struct Cloud {
     /// The region, where there are several.
     #[serde(default)]
     pub region: Option<String>,
+    /// The tenant's project.
+    pub project_id: String,
 }
 
 impl std::fmt::Debug for Cloud {

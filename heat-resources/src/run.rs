@@ -176,7 +176,7 @@ async fn keys(
         )?,
         ca: config.cloud_ca()?,
     };
-    verify(config, properties, request, &cloud, &world.session().project_id()).await?;
+    verify(config, properties, request, &cloud).await?;
     let claims = match request.secrets.get(CLAIMS) {
         Some(kept) => serde_json::from_str(kept).map_err(bundle::Error::from)?,
         None => Claims::generate()?,
@@ -208,7 +208,6 @@ async fn verify(
     properties: &credentials::Properties,
     request: &Request,
     cloud: &bundle::Cloud,
-    project: &str,
 ) -> Result<(), Error> {
     let wrong = |reason: String| Error::Credential {
         field: CREDENTIAL_ID,
@@ -237,7 +236,8 @@ async fn verify(
         Err(error) => return Err(wrong(error.to_string())),
     };
     let info = session.whoami();
-    if session.project_id() != project {
+    let project = &request.cloud.project_id;
+    if session.project_id() != *project {
         let reason =
             format!("is of project {}: expected one of the stack's project, {project}", session.project_id());
         return Err(wrong(reason));

@@ -75,12 +75,6 @@ impl World {
         Ok(Self { session, api, service: Service { url, ca: ca.unwrap_or_default() } })
     }
 
-    /// The session as the tenant.
-    #[must_use]
-    pub fn session(&self) -> &Session {
-        &self.session
-    }
-
     /// What there is of a cluster; with servers and volumes only where they matter.
     pub async fn observe(
         &self,

@@ -106,7 +106,7 @@ class Life(unittest.TestCase):
         self.assertEqual(first['properties'], {'cluster': '11111111-2222-3333-4444-555555555555', 'name': 'api',
                                                'family': 'IPv4'})
         self.assertEqual(first['cloud'], {'auth_url': 'http://keystone.test/v3', 'token': 'the-tenants-token',
-                                          'region': 'RegionOne'})
+                                          'region': 'RegionOne', 'project_id': 'project'})
         self.assertEqual(first['resource_id'], made['vip'].resource_id)
         self.assertEqual(made['vip'].FnGetAtt('address'), '203.0.113.17')
 

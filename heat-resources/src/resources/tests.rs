@@ -39,7 +39,7 @@ fn resource(kind: &str, properties: Value) -> Box<dyn Resource + Send + Sync> {
     let request = serde_json::from_value(json!({
         "verb": Verb::Create, "type": kind, "resource_id": "r",
         "stack": {"id": ID, "name": "demo", "root_id": ID},
-        "cloud": {"auth_url": "http://k/v3", "token": "t"},
+        "cloud": {"auth_url": "http://k/v3", "token": "t", "project_id": "p"},
         "properties": properties,
     }))
     .unwrap();
@@ -81,7 +81,7 @@ fn names_of_types_and_properties_are_their_own() {
 fn an_unknown_type_is_refused_with_those_that_are_known() {
     let request = serde_json::from_value(json!({
         "verb": "create", "type": "AKE::LB::Vip", "resource_id": "r",
-        "stack": {"id": ID, "name": "demo", "root_id": ID}, "cloud": {"auth_url": "k", "token": "t"},
+        "stack": {"id": ID, "name": "demo", "root_id": ID}, "cloud": {"auth_url": "k", "token": "t", "project_id": "p"},
     }))
     .unwrap();
     let error = parse(&request).err().unwrap().to_string();

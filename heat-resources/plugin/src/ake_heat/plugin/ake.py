@@ -111,7 +111,7 @@ class AkeResource(resource.Resource):
             'verb': verb, 'type': self.kind['name'], 'resource_id': self.resource_id, 'waited': waited,
             'stack': {'id': self.stack.id, 'name': self.stack.name, 'root_id': self.stack.root_stack_id()},
             'cloud': {'auth_url': ctx.keystone_v3_endpoint, 'token': ctx.keystone_session.get_token(),
-                      'region': ctx.region_name or cfg.CONF.region_name_for_services},
+                      'region': ctx.region_name or cfg.CONF.region_name_for_services, 'project_id': ctx.project_id},
             'properties': given(dict(props)),
             'hidden': {} if 'delete' in verb else self.hidden(props),
             'secrets': {name: value for name, value in self.data().items() if name not in (ATTRIBUTES, HIDDEN)}}
