@@ -28,8 +28,10 @@ use crate::{
     store::Store,
 };
 
-/// How long a client may take for the handshake, and for the head of a request.
+/// How long a client may take for the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection may wait for the head of its next request.
+const NEXT_REQUEST: Duration = Duration::from_secs(75);
 /// How long requests at work may take when the service ends.
 const FAREWELL: Duration = Duration::from_secs(15);
 
@@ -175,7 +177,7 @@ async fn connection(
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(NEXT_REQUEST);
     let serving =
         builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned();
     if let Err(error) = watcher.watch(serving).await {

@@ -72,16 +72,18 @@ impl Reconciler {
                 return view;
             }
         };
-        for (url, driver) in &self.drivers {
+        let wanted = &wanted;
+        let seen = self.drivers.iter().map(|(url, driver)| async move {
             let started = Instant::now();
-            let mut seen = self.device(driver.as_ref(), &wanted).await;
+            let mut seen = self.device(driver.as_ref(), wanted).await;
             self.metrics.reconciled(url, seen.failure.is_none(), started.elapsed());
             if let Some(failure) = &seen.failure {
                 tracing::warn!(device = %url, %failure, "a balancer does not have what is wanted");
             }
             seen.status = driver.status().await.map(Arc::new).ok();
-            view.devices.insert(url.clone(), seen);
-        }
+            (url.clone(), seen)
+        });
+        view.devices = futures::future::join_all(seen).await.into_iter().collect();
         view
     }
 

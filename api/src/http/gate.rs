@@ -83,7 +83,7 @@ pub(super) async fn watch(State(app): State<Arc<App>>, mut request: Request, nex
     let caller = response.extensions().get::<Asked>().map(|asked| Arc::clone(&asked.0));
     let refusal = response.extensions().get::<Refusal>();
     let project = caller.as_ref().map_or("", |caller| caller.project.as_str());
-    tracing::info!(%method, path, status, project, millis = elapsed.as_millis(), reason = refusal.map(|r| r.message.as_str()), "request");
+    tracing::info!(%method, path, status, project, millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX), reason = refusal.map(|r| r.message.as_str()), "request");
     if !access::is_read(method.as_str()) {
         let entry = Entry {
             peer,
