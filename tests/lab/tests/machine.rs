@@ -1,5 +1,7 @@
 //! A server is a machine: systemd is its first process, cloud-init reads the config drive, disks come and go.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod common;
 
 use std::path::Path;
