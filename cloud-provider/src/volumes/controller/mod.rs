@@ -21,7 +21,7 @@ use k8s_openapi::api::{
 use openstack_client::Session;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Backoff, Cluster, Index, Key, Queue, Recorder, Selector};
+use crate::cluster::{Backoff, Cluster, Index, Key, Next, Queue, Recorder, Selector};
 use cloud::Cloud;
 use view::{AttachmentView, ByVolume, ClaimView, ClassView, DriverView, PersistentView};
 
@@ -70,26 +70,41 @@ pub async fn run(
     }
     tracing::info!(%cluster_id, "keeping volumes");
     let (a, b, c) = (Arc::clone(&context), Arc::clone(&context), context);
+    let (stop_a, stop_b, stop_c) = (stop.clone(), stop.clone(), stop.clone());
     tokio::join!(
         claims.run(WORKERS, stop.clone(), move |key| {
-            let context = Arc::clone(&a);
-            async move {
-                match resize::work(&context, &key).await? {
-                    Some(next) => Ok(next),
-                    None => provision::work(&context, &key).await,
-                }
-            }
+            let (context, stop) = (Arc::clone(&a), stop_a.clone());
+            async move { until(&stop, work_on_claim(&context, &key)).await }
         }),
         volumes.run(WORKERS, stop.clone(), move |key| {
-            let context = Arc::clone(&b);
-            async move { release::work(&context, &key).await }
+            let (context, stop) = (Arc::clone(&b), stop_b.clone());
+            async move { until(&stop, release::work(&context, &key)).await }
         }),
         attachments.run(WORKERS, stop.clone(), move |key| {
-            let context = Arc::clone(&c);
-            async move { attach::work(&context, &key).await }
+            let (context, stop) = (Arc::clone(&c), stop_c.clone());
+            async move { until(&stop, attach::work(&context, &key)).await }
         }),
     );
     Ok(())
+}
+
+async fn work_on_claim(context: &Context, key: &Key) -> Result<Next, Error> {
+    match resize::work(context, key).await? {
+        Some(next) => Ok(next),
+        None => provision::work(context, key).await,
+    }
+}
+
+/// Drops the work where it stands when somebody else leads by now: every step can be repeated, and the waits
+/// for the cloud are long.
+async fn until(
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<Next, Error>>,
+) -> Result<Next, Error> {
+    tokio::select! {
+        () = stop.cancelled() => Ok(Next::Done),
+        outcome = work => outcome,
+    }
 }
 
 /// Begins all watches. What changes is put into the queue of what it may concern.
