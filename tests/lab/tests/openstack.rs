@@ -121,8 +121,6 @@ fn the_switch_is_told(lab: &Ends) {
 }
 
 fn what_cannot_start_says_why(lab: &Ends) {
-    lab.run("demo", "network create elsewhere");
-    lab.run("demo", "subnet create --network elsewhere --subnet-range 10.9.0.0/24 s");
     let image = Path::new(&lab.0.dirs().state).join("image.raw");
     std::fs::write(&image, b"small").unwrap();
     lab.run(
@@ -132,10 +130,10 @@ fn what_cannot_start_says_why(lab: &Ends) {
             image.display()
         ),
     );
-    lab.run("demo", "server create --image i --flavor m1.node --network elsewhere --config-drive true v");
+    lab.run("demo", "server create --image i --flavor m1.node --network provider v");
     lab.eventually("the server is in ERROR", || lab.json("demo", "server show v")["status"] == "ERROR");
     let fault = lab.json("demo", "server show v")["fault"]["message"].as_str().unwrap().to_owned();
-    assert!(fault.contains("hook spawn: ") && fault.contains("provider"), "{fault}");
+    assert!(fault.contains("hook spawn: ") && fault.contains("ake_image_hash"), "{fault}");
     lab.run("demo", "server delete --wait v");
 }
 

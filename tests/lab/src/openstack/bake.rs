@@ -15,8 +15,7 @@ use super::{PASSWORD, PROJECTS, Project, REGION, admin, auth_url, cloud};
 use crate::shell;
 
 /// This package's own part in a baked state.
-const CODE: [&str; 4] =
-    [include_str!("bake.rs"), include_str!("cloud.rs"), include_str!("configure.rs"), include_str!("mod.rs")];
+const CODE: [&str; 3] = [include_str!("bake.rs"), include_str!("cloud.rs"), include_str!("mod.rs")];
 
 /// Where the baked state of this version is.
 fn archive(services: &Services<'_>) -> Result<PathBuf> {
