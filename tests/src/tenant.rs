@@ -1,6 +1,6 @@
 //! What a tenant does, with the stock clients and an ordinary login: a credential, a key, a stack.
 
-use std::path::PathBuf;
+use std::{io::Write, path::PathBuf, process::Stdio};
 
 use ake_lab::Lab;
 use anyhow::{Context, Result, bail};
@@ -76,6 +76,18 @@ impl<'a> Tenant<'a> {
         serde_json::from_str(&text).with_context(|| format!("openstack {}: {text}", words.join(" ")))
     }
 
+    /// Several commands in one run of the stock client, which takes longer to start than to ask.
+    pub fn many(&self, lines: &[String]) -> Result<Vec<Value>> {
+        let mut child = self.lab.tenant(&self.name).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let text: String = lines.iter().map(|line| format!("{line} -f json\n")).collect();
+        child.stdin.take().context("openstack without an input")?.write_all(text.as_bytes())?;
+        let out = child.wait_with_output()?;
+        let read: Result<Vec<Value>, _> = serde_json::Deserializer::from_slice(&out.stdout).into_iter().collect();
+        let read = read.with_context(|| String::from_utf8_lossy(&out.stdout).into_owned())?;
+        anyhow::ensure!(read.len() == lines.len(), "{} answers to {} commands: {text}", read.len(), lines.len());
+        Ok(read)
+    }
+
     /// Makes an application credential with the access rules that a cluster needs.
     pub fn credential(&self, name: &str, report: &mut Report) -> Result<Credential> {
         let rules = checkout().join("templates/access-rules.json");
@@ -91,7 +103,7 @@ impl<'a> Tenant<'a> {
         let text = |key: &str| {
             made[key].as_str().map(ToOwned::to_owned).with_context(|| format!("credential without {key}: {made}"))
         };
-        Ok(Credential { id: text("id")?, secret: text("secret")? })
+        Ok(Credential { id: text("ID")?, secret: text("Secret")? })
     }
 
     /// Makes the tenant's key and a certificate signing request; the request.
@@ -202,21 +214,13 @@ impl<'a> Tenant<'a> {
 
     /// Everything of this project that OpenStack lists, and what `ake-api` has for it: one sorted line each.
     pub fn inventory(&self) -> Result<Vec<String>> {
+        let lists = ["stack", "server", "port", "volume", "security group", "image", "network", "keypair"];
+        let lines: Vec<_> = lists.iter().map(|list| format!("{list} list")).collect();
         let mut found = Vec::new();
-        for list in [
-            &["stack", "list"][..],
-            &["server", "list"],
-            &["port", "list"],
-            &["volume", "list"],
-            &["security", "group", "list"],
-            &["image", "list"],
-            &["network", "list"],
-            &["keypair", "list"],
-        ] {
-            let rows = self.json(list)?;
+        for (list, rows) in lists.iter().zip(self.many(&lines)?) {
             for row in rows.as_array().into_iter().flatten() {
                 let id = row["ID"].as_str().or(row["Name"].as_str()).unwrap_or_default();
-                found.push(format!("{} {id}", list[..list.len() - 1].join(" ")));
+                found.push(format!("{list} {id}"));
             }
         }
         found.sort();
