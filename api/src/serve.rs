@@ -65,7 +65,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         period: config.period(),
         metrics: metrics.clone(),
     };
-    tasks.spawn(reconciler.run(stop.clone()));
+    tasks.spawn(to_the_last("the balancers' task", reconciler.run(stop.clone()), stop.clone()));
     let service = Arc::new(Service::new(
         Arc::clone(&config),
         store.clone(),
@@ -73,7 +73,8 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         devices,
         metrics.clone(),
     ));
-    tasks.spawn(Drift { service: Arc::clone(&service), period: config.period() }.run(stop.clone()));
+    let drift = Drift { service: Arc::clone(&service), period: config.period() };
+    tasks.spawn(to_the_last("the comparison with Neutron", drift.run(stop.clone()), stop.clone()));
     if let Some(listener) = metrics_listener {
         let (router, stop) = (http::metrics_router(metrics.clone()), stop.clone());
         tasks.spawn(async move {
@@ -92,7 +93,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
     );
     let router = http::router(Arc::new(App { service, authenticator, audit, metrics }));
     tracing::info!(listen = %config.listen, version = env!("CARGO_PKG_VERSION"), "ake-api is here");
-    accept(listener, acceptor, router, stop).await;
+    accept(listener, acceptor, router, stop.clone()).await;
     tasks.close();
     if tokio::time::timeout(FAREWELL, tasks.wait()).await.is_err() {
         tracing::warn!("some work did not end in time");
@@ -100,6 +101,23 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
     store.close().await;
     tracing::info!("ake-api has ended");
     Ok(())
+}
+
+/// Runs a task that must last as long as the service: without it the service would answer and do nothing.
+async fn to_the_last(
+    name: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+    stop: CancellationToken,
+) {
+    let ended = tokio::spawn(task).await;
+    if !stop.is_cancelled() {
+        tracing::error!(
+            task = name,
+            error = ended.err().map(|e| e.to_string()),
+            "ended too early; the service ends"
+        );
+        stop.cancel();
+    }
 }
 
 /// Reads the certificate and its key.

@@ -172,3 +172,6 @@ fn members_text(out: &mut String, members: &BTreeMap<String, Member>) -> anyhow:
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,45 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(Path::new("api.toml"), text)
+}
+
+#[test]
+fn the_example_is_a_configuration() {
+    let config = parse(EXAMPLE).unwrap();
+    assert_eq!(config.networks[0].vips.len(), 2);
+    assert_eq!(config.device.driver, DriverKind::Xdp);
+}
+
+#[test]
+fn mistakes_are_named() {
+    for (from, to, words) in [
+        ("reconcile_seconds = 300", "reconcile_secons = 300", &["reconcile_secons", "unknown field"][..]),
+        ("reconcile_seconds = 300", "reconcile_seconds = 0", &["reconcile_seconds = 0", "1 or more"]),
+        ("pod_pool = \"10.240.0.0/12\"", "pod_pool = \"10.241.0.0/12\"", &["pod_pool", "10.240.0.0/12"]),
+        ("pod_pool = \"10.240.0.0/12\"", "pod_pool = \"10.240.0.0/99\"", &["pod_pool"]),
+        ("pod_prefix = 16", "pod_prefix = 8", &["pod_prefix = 8", "12"]),
+        ("block_prefix = 28", "block_prefix = 33", &["block_prefix = 33", "24 to 32"]),
+        ("last = \"203.0.113.239\"", "last = \"203.0.113.17\"", &["last = 203.0.113.17", "/28"]),
+        ("last = \"203.0.113.239\"", "last = \"203.0.113.1\"", &["last = 203.0.113.1", "behind first"]),
+        ("https://192.168.77.2:9512", "192.168.77.2", &["device.endpoints = 192.168.77.2", "https://"]),
+        ("driver = \"xdp\"", "driver = \"f5\"", &["driver", "f5", "xdp"]),
+        ("listen = \"0.0.0.0:9511\"", "listen = \"here\"", &["listen", "invalid socket address"]),
+        ("password_file = ", "password = \"x\"\npassword_file = ", &["both", "one of the two"]),
+    ] {
+        assert!(EXAMPLE.contains(from), "{from}");
+        let error = parse(&EXAMPLE.replacen(from, to, 1)).unwrap_err().to_string();
+        for word in words {
+            assert!(error.contains(word), "{error}\nlacks {word}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_file_is_named_with_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.toml");
+    std::fs::write(&path, EXAMPLE.replace("/etc/ake/", "/nowhere/")).unwrap();
+    let error = Config::load(&path).unwrap_err().to_string();
+    assert!(error.contains("tls.certificate") && error.contains("/nowhere/"), "{error}");
+}
