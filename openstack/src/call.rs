@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
-    error::{Class, Error},
+    error::{Class, Error, Refusal},
     fault,
     login::innermost,
     service::Service,
@@ -318,7 +318,7 @@ impl Call {
     fn refused(&self, status: StatusCode, headers: &header::HeaderMap, body: &str) -> Error {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let fault = fault::read(body);
-        Error::Refused {
+        Error::Refused(Box::new(Refusal {
             service: self.service.name(),
             operation: self.shown(),
             status,
@@ -330,7 +330,7 @@ impl Call {
             retry_after: text("retry-after")
                 .and_then(|value| value.trim().parse().ok())
                 .map(Duration::from_secs),
-        }
+        }))
     }
 
     /// The same call with other query parameters.

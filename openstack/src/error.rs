@@ -100,27 +100,32 @@ pub enum LoginError {
     },
 }
 
+/// A service's no.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{service}: {operation}: {status}: {message}{}", show_request_id(.request_id.as_deref()))]
+pub struct Refusal {
+    /// The service's type.
+    pub service: &'static str,
+    /// What was being done.
+    pub operation: String,
+    /// HTTP's word for it.
+    pub status: http::StatusCode,
+    /// The service's name of the fault, where it gives one (Neutron: `IpAddressAlreadyAllocated`).
+    pub fault: Option<String>,
+    /// The cloud's own text.
+    pub message: String,
+    /// What to ask the operator about.
+    pub request_id: Option<String>,
+    /// How long the service asks us to stay away.
+    pub retry_after: Option<Duration>,
+}
+
 /// Why a call to OpenStack failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The service said no.
-    #[error("{service}: {operation}: {status}: {message}{}", show_request_id(.request_id.as_deref()))]
-    Refused {
-        /// The service's type.
-        service: &'static str,
-        /// What was being done.
-        operation: String,
-        /// HTTP's word for it.
-        status: http::StatusCode,
-        /// The service's name of the fault, where it gives one (Neutron: `IpAddressAlreadyAllocated`).
-        fault: Option<String>,
-        /// The cloud's own text.
-        message: String,
-        /// What to ask the operator about.
-        request_id: Option<String>,
-        /// How long the service asks us to stay away.
-        retry_after: Option<Duration>,
-    },
+    #[error(transparent)]
+    Refused(#[from] Box<Refusal>),
     /// The application credential's access rules do not name this call. OpenStack answers 401 for that.
     #[error(
         "no access rule for {method} {path} ({service}): the application credential does not allow this call"
@@ -193,7 +198,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Refused { status, fault, .. } => class_of(status.as_u16(), fault.as_deref()),
+            Self::Refused(refusal) => class_of(refusal.status.as_u16(), refusal.fault.as_deref()),
             Self::NoAccessRule { .. } => Class::NoAccessRule,
             Self::Unreachable { .. } | Self::TimedOut { .. } => Class::Unreachable,
             Self::Unreadable { .. } | Self::NoEndpoint { .. } => Class::Invalid,
@@ -224,7 +229,7 @@ impl Error {
     #[must_use]
     pub fn status(&self) -> Option<http::StatusCode> {
         match self {
-            Self::Refused { status, .. } => Some(*status),
+            Self::Refused(refusal) => Some(refusal.status),
             _ => None,
         }
     }
@@ -233,7 +238,7 @@ impl Error {
     #[must_use]
     pub fn fault(&self) -> Option<&str> {
         match self {
-            Self::Refused { fault, .. } => fault.as_deref(),
+            Self::Refused(refusal) => refusal.fault.as_deref(),
             _ => None,
         }
     }
@@ -242,7 +247,7 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Refused { retry_after, .. } => *retry_after,
+            Self::Refused(refusal) => refusal.retry_after,
             _ => None,
         }
     }

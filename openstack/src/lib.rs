@@ -25,7 +25,7 @@ pub mod volumes;
 mod tests;
 
 pub use config::CloudConfig;
-pub use error::{Class, Error, LoginError};
+pub use error::{Class, Error, LoginError, Refusal};
 pub use http::Method;
 pub use secrecy::{ExposeSecret, SecretString};
 pub use service::Service;

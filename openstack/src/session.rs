@@ -123,7 +123,6 @@ impl Session {
     }
 
     /// Begins a call: `operation` is what metrics and errors call it, `path` stands behind the endpoint.
-    #[must_use]
     pub fn call(
         &self,
         service: Service,
