@@ -73,7 +73,7 @@ prop_compose! {
         members in prop::collection::btree_map(sample::select(vec!["a".to_owned(), "b".to_owned()]), member(), 0..3),
         checked: bool,
     ) -> Pool {
-        let check = checked.then(|| Check::Tcp { port: NonZeroU16::MIN });
+        let check = checked.then_some(Check::Tcp { port: NonZeroU16::MIN });
         Pool { members, check }
     }
 }

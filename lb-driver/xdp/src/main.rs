@@ -1,6 +1,6 @@
 //! `ake-xdp`: the balancer's program.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
 
 use ake_xdp::{
     config::{Config, EXAMPLE},
@@ -58,7 +58,8 @@ struct WithConfig {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_env("AKE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     match Arguments::parse().command {
         Command::Serve(with) => serve(Config::load(&with.config)?).await,
         Command::CheckConfig(with) => {

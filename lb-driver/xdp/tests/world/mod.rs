@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    os::unix::process::ExitStatusExt as _,
+    os::unix::{fs::chown, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -21,6 +21,7 @@ use nix::{
 pub(crate) const VIP: &str = "203.0.113.17";
 pub(crate) const VIP6: &str = "2001:db8:113::17";
 pub(crate) const BALANCER: &str = "192.168.77.2";
+const NOBODY: u32 = 65_534;
 /// Of both members.
 pub(crate) const PORT: u16 = 8080;
 
@@ -120,9 +121,17 @@ impl World {
     }
 
     pub(crate) fn connect(&self, vip: &str) -> std::io::Result<Client> {
+        self.connect_within(vip, Duration::from_secs(2))
+    }
+
+    /// Whether nobody answers; a repetition of the first packet is not waited for.
+    pub(crate) fn is_silent(&self, vip: &str) -> bool {
+        self.connect_within(vip, Duration::from_millis(300)).is_err()
+    }
+
+    fn connect_within(&self, vip: &str, time: Duration) -> std::io::Result<Client> {
         let address = SocketAddr::new(vip.parse::<IpAddr>().unwrap(), PORT);
-        let stream =
-            self.inside("client", move || TcpStream::connect_timeout(&address, Duration::from_secs(2)))?;
+        let stream = self.inside("client", move || TcpStream::connect_timeout(&address, time))?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         assert_eq!(stream.peer_addr().unwrap(), address);
         Ok(Client { stream: BufReader::new(stream) })
@@ -229,15 +238,22 @@ pub(crate) struct Balancer {
 impl Balancer {
     pub(crate) fn start(world: &World, config: &Path) -> Self {
         let log = world.folder.path().join("ake-xdp.log");
+        // as the unit starts it: somebody with these capabilities and no others
+        let folder = world.folder.path();
+        let program = folder.join("ake-xdp");
+        if !program.exists() {
+            fs::copy(env!("CARGO_BIN_EXE_ake-xdp"), &program).unwrap();
+            chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let capabilities = capabilities();
         let child = Command::new("ip")
-            .args([
-                "netns",
-                "exec",
-                &world.namespace("balancer"),
-                env!("CARGO_BIN_EXE_ake-xdp"),
-                "serve",
-                "--config",
-            ])
+            .args(["netns", "exec", &world.namespace("balancer"), "setpriv", "--clear-groups"])
+            .args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")])
+            .args(
+                ["--inh-caps", "--ambient-caps", "--bounding-set"].map(|set| format!("{set}={capabilities}")),
+            )
+            .arg(&program)
+            .args(["serve", "--config"])
             .arg(config)
             .stderr(File::create(&log).unwrap())
             .stdin(Stdio::null())
@@ -265,6 +281,14 @@ impl Drop for Balancer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The unit's, as setpriv takes them.
+fn capabilities() -> String {
+    let unit = include_str!("../../systemd/ake-xdp.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities=")).unwrap();
+    let names = line.split_whitespace().map(|name| name.trim_start_matches("CAP_").to_lowercase());
+    names.fold("-all".to_owned(), |all, name| format!("{all},+{name}"))
 }
 
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
