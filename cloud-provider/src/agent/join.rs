@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, UdpSocket},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -45,8 +46,8 @@ pub enum Error {
         /// The last answer.
         source: Box<ake_api_client::Error>,
     },
-    /// `ake-api` did not answer at all in time.
-    #[error("claim {claim} at {url} not redeemed within {seconds} s: no answer")]
+    /// The deadline was over between two tries, or in one.
+    #[error("claim {claim} at {url} not redeemed within {seconds} s: {last}")]
     Late {
         /// Its id.
         claim: String,
@@ -54,6 +55,8 @@ pub enum Error {
         url: String,
         /// How long it was tried.
         seconds: u64,
+        /// The last answer.
+        last: String,
     },
     /// The client of `ake-api` could not be made.
     #[error("{path}: api.ca: {source}", path = config::PATH)]
@@ -134,6 +137,7 @@ async fn redeem(config: &NodeConfig, deadline: Duration) -> Result<String, Error
     let client = Client::new(&config.api_url, ca, None)
         .map_err(|source| Error::Client { source: Box::new(source) })?;
     let begin = Instant::now();
+    let last = Mutex::new(String::from("no answer"));
     let attempt = || client.claim(&config.claim_id);
     let tries = attempt
         .retry(
@@ -147,14 +151,20 @@ async fn redeem(config: &NodeConfig, deadline: Duration) -> Result<String, Error
             let patience = if error.is_passing() { deadline } else { REFUSALS.min(deadline) };
             begin.elapsed() < patience
         })
-        .notify(|error, delay| tracing::warn!(%error, ?delay, "claim not redeemed yet"));
+        .notify(|error, delay| {
+            tracing::warn!(%error, ?delay, "claim not redeemed yet");
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = error.to_string();
+        });
     let (claim, url) = (config.claim_id.clone(), config.api_url.clone());
     match timeout_at(begin + deadline, tries).await {
         Ok(Ok(bundle)) => Ok(bundle.ciphertext),
         Ok(Err(source)) => {
             Err(Error::Claim { claim, url, seconds: begin.elapsed().as_secs(), source: Box::new(source) })
         }
-        Err(_) => Err(Error::Late { claim, url, seconds: deadline.as_secs() }),
+        Err(_) => {
+            let last = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            Err(Error::Late { claim, url, seconds: deadline.as_secs(), last })
+        }
     }
 }
 
@@ -175,35 +185,5 @@ fn resolvers(text: &str) -> Vec<IpAddr> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::agent::config::tests::sample;
-
-    #[test]
-    fn resolvers_are_those_that_others_can_use() {
-        let text = "# c\nnameserver 192.168.77.1\nnameserver 127.0.0.53\nsearch x\nnameserver fd00:77::1\n";
-        let found: Vec<_> = resolvers(text).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["192.168.77.1", "fd00:77::1"]);
-    }
-
-    #[tokio::test]
-    async fn a_second_run_does_nothing() {
-        let root = tempfile::tempdir().unwrap();
-        files::write(root.path(), &File::public(DONE, "")).unwrap();
-        let options = Options { root: root.path().to_owned(), deadline: Duration::ZERO };
-        run(&options).await.unwrap();
-        assert!(!root.path().join("etc").exists());
-    }
-
-    #[tokio::test]
-    async fn a_service_that_is_down_is_named_when_the_deadline_is_over() {
-        let root = tempfile::tempdir().unwrap();
-        let mut file = sample("worker");
-        file["api"] = serde_json::json!({"url": "https://127.0.0.1:9", "ca": ""});
-        files::write(root.path(), &File::secret(config::PATH, file.to_string())).unwrap();
-        let options = Options { root: root.path().to_owned(), deadline: Duration::from_millis(300) };
-        let error = run(&options).await.unwrap_err().to_string();
-        assert!(error.contains("claim-1") && error.contains("https://127.0.0.1:9"), "{error}");
-        assert!(!root.path().join(DONE.trim_start_matches('/')).exists());
-    }
-}
+#[path = "join_tests.rs"]
+mod tests;

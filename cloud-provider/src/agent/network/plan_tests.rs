@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::agent::{config::tests::sample, netlink::Uplink};
 
@@ -50,6 +52,31 @@ fn after(seen: &Observed, plan: &Plan) -> Observed {
 fn words(plan: &Plan) -> Vec<String> {
     let words = plan.steps.iter().map(ToString::to_string);
     words.map(|word| word.split(" revision_").next().unwrap().to_owned()).collect()
+}
+
+/// Up to six nodes of a few names, addresses on and off the link, and ranges; some not complete yet.
+fn any_nodes() -> impl Strategy<Value = Vec<NodeView>> {
+    let parts = (20_u8..28, proptest::option::of(0_u8..8), any::<bool>());
+    proptest::collection::btree_map(0_u8..8, parts, 0..6).prop_map(|nodes| {
+        let view = |(name, (host, range, on_link)): (u8, (u8, Option<u8>, bool))| {
+            let net = if on_link { "192.168.77" } else { "192.0.2" };
+            let range = range.map(|range| format!("10.240.{range}.0/24")).unwrap_or_default();
+            node(&format!("demo-worker-{name}"), &format!("{net}.{host}"), &range)
+        };
+        nodes.into_iter().map(view).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_was_there_one_plan_reaches_what_is_wanted(before in any_nodes(), now in any_nodes(), master: bool) {
+        let config = config(if master { "master" } else { "worker" });
+        let old = plan(&Wanted::new(&config, None, Some(&before)), &empty());
+        let seen = after(&empty(), &old);
+        let wanted = Wanted::new(&config, None, Some(&now));
+        let new = plan(&wanted, &seen);
+        prop_assert_eq!(plan(&wanted, &after(&seen, &new)).steps, vec![]);
+    }
 }
 
 #[test]
