@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     os::unix::{fs::chown, process::ExitStatusExt as _},
     path::{Path, PathBuf},
@@ -114,7 +114,8 @@ impl World {
         })
     }
 
-    /// A server on every address of a member. To "who" it answers with its name, to "much" with 4 MB.
+    /// A server on every address of a member. To "who" it answers with its name, to "much" with [`MUCH`]
+    /// bytes, to "take" and as many bytes with its name.
     pub(crate) fn serve(&self, member: &'static str) -> Server {
         let listener = self.inside(member, || TcpListener::bind(("::", PORT)).unwrap());
         Server::start(member, listener)
@@ -177,12 +178,25 @@ impl Client {
         }
     }
 
+    /// A long request: who took it.
+    pub(crate) fn take(&mut self) -> std::io::Result<String> {
+        let stream = self.stream.get_mut();
+        stream.write_all(b"take\n")?;
+        stream.write_all(&vec![b'.'; MUCH as usize])?;
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
     /// Bytes of a long answer.
     pub(crate) fn much(mut self) -> u64 {
         self.stream.get_mut().write_all(b"much\n").unwrap();
         std::io::copy(&mut self.stream, &mut std::io::sink()).unwrap()
     }
 }
+
+/// A long request and its long answer are this long.
+pub(crate) const MUCH: u64 = 4 << 20;
 
 /// A server in a member; it refuses connections once this goes.
 pub(crate) struct Server {
@@ -214,18 +228,24 @@ impl Drop for Server {
 
 fn answer(name: &str, stream: TcpStream) {
     let mut writing = stream.try_clone().unwrap();
-    for line in BufReader::new(stream).lines() {
-        let done = match line.as_deref() {
-            Ok("who") => writing.write_all(format!("{name}\n").as_bytes()),
-            Ok("much") => {
-                let _ = writing.write_all(&vec![b'.'; 4 << 20]);
+    let mut reading = BufReader::new(stream);
+    let mut line = String::new();
+    while reading.read_line(&mut line).is_ok_and(|length| length > 0) {
+        let done = match line.trim_end() {
+            "take" => {
+                let taken = std::io::copy(&mut (&mut reading).take(MUCH), &mut std::io::sink());
+                taken.and_then(|_| writeln!(writing, "{name}"))
+            }
+            "much" => {
+                let _ = writing.write_all(&vec![b'.'; MUCH as usize]);
                 return;
             }
-            _ => return,
+            _ => writeln!(writing, "{name}"),
         };
         if done.is_err() {
             return;
         }
+        line.clear();
     }
 }
 
