@@ -212,6 +212,13 @@ impl<'a> Tenant<'a> {
         })
     }
 
+    /// The first address of a cluster's IPv6 VIP block.
+    pub fn ipv6_of_block(&self, stack: &str) -> Result<String> {
+        let blocks: Vec<String> = serde_json::from_str(&self.stack_output(stack, "vip_blocks")?)?;
+        let block = blocks.iter().find(|block| block.contains(':')).context("no IPv6 block")?;
+        Ok(block.split('/').next().unwrap_or_default().to_owned())
+    }
+
     /// Everything of this project that OpenStack lists, and what `ake-api` has for it: one sorted line each.
     pub fn inventory(&self) -> Result<Vec<String>> {
         let lists = ["stack", "server", "port", "volume", "security group", "image", "network", "keypair"];

@@ -28,7 +28,7 @@ pub fn path(lab: &Lab, report: &mut Report) -> Result<()> {
     })?;
     theirs.apply(&fixture("web.yaml")?.replace("replicas: 2", "replicas: 1"))?;
 
-    walk_services(&cluster, &theirs, &demo, &workers, report)?;
+    walk_services(&cluster, &theirs, &neighbour, &workers, report)?;
 
     report.stage("a PersistentVolumeClaim becomes a Cinder volume, and moves", |report| {
         report.command("kubectl apply -f tests/fixtures/data.yaml");
@@ -37,7 +37,7 @@ pub fn path(lab: &Lab, report: &mut Report) -> Result<()> {
     })?;
 
     report.stage("a worker is stopped", |report| {
-        let vip = cluster.vip("web")?;
+        let vip = cluster.vip("web-local")?;
         let victim = workers.first().context("a worker")?;
         proofs::stopped_worker(&cluster, vip, victim, &demo, report)
     })?;
@@ -66,11 +66,10 @@ pub fn path(lab: &Lab, report: &mut Report) -> Result<()> {
 fn walk_services(
     cluster: &Cluster<'_>,
     theirs: &Cluster<'_>,
-    demo: &Tenant<'_>,
+    neighbour: &Tenant<'_>,
     workers: &[String],
     report: &mut Report,
 ) -> Result<()> {
-    let _ = demo;
     report.stage("a Deployment and Services of type LoadBalancer", |report| {
         report.command("kubectl apply -f tests/fixtures/web.yaml");
         cluster.apply(&fixture("web.yaml")?)?;
@@ -88,7 +87,8 @@ fn walk_services(
         proofs::host_gateway(cluster, report)?;
         proofs::metadata(cluster, report)?;
         let victim = theirs.vip("web")?.to_string();
-        proofs::spoofing(cluster, workers.first().context("a worker")?, &victim, "2001:db8:113::1f", report)
+        let victim6 = neighbour.ipv6_of_block("neighbour")?;
+        proofs::spoofing(cluster, workers.first().context("a worker")?, &victim, &victim6, report)
     })?;
     report.stage("speed", |report| proofs::speed(cluster, report))
 }

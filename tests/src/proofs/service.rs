@@ -78,9 +78,9 @@ pub fn client_address(cluster: &Cluster<'_>, vip: IpAddr, report: &mut Report) -
 /// 1,000 connections fall on the nodes as the ring says: the pods' own count against the balancer's shares.
 pub fn ring(cluster: &Cluster<'_>, vip: IpAddr, report: &mut Report) -> Result<()> {
     let pods = cluster.pods("app=web")?;
-    let before = shares(cluster, vip)?;
+    let before = shares(cluster, "web-local")?;
     let seen: Spread = probe(cluster.lab, &["spread", &target(vip, 80), "--count", "1000"])?;
-    let after = shares(cluster, vip)?;
+    let after = shares(cluster, "web-local")?;
     let mut holds = seen.lost == 0 && !after.is_empty();
     let mut told = Vec::new();
     for (node, (slots, share, flows)) in &after {
@@ -99,22 +99,20 @@ pub fn ring(cluster: &Cluster<'_>, vip: IpAddr, report: &mut Report) -> Result<(
 
 type Shares = std::collections::BTreeMap<String, (u64, f64, u64)>;
 
-/// Per member of the VIP's pool behind port 80: slots of the ring, its share, flows so far.
-fn shares(cluster: &Cluster<'_>, vip: IpAddr) -> Result<Shares> {
+/// Per member of a Service's own pool: slots of the ring, its share, flows so far.
+fn shares(cluster: &Cluster<'_>, service: &str) -> Result<Shares> {
+    let service = cluster.get(&["service", service])?;
+    let pool = format!("/local-{}", service["metadata"]["uid"].as_str().unwrap_or_default());
     let status = cluster.lab.balancer_status()?;
     let mut found: Vec<(String, u64, u64)> = Vec::new();
-    for pool in status["load_balancers"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|lb| lb["vip"] == vip.to_string())
-        .flat_map(|lb| lb["listeners"].as_array().cloned().unwrap_or_default())
-        .filter(|listener| listener["port"] == 80)
-        .filter_map(|listener| listener["pool"].as_str().map(ToOwned::to_owned))
-    {
-        for (name, member) in status["pools"][&pool]["members"].as_object().into_iter().flatten() {
+    for own in status["pools"].as_array().into_iter().flatten() {
+        if !own["owner"].as_str().is_some_and(|owner| owner.ends_with(&pool)) {
+            continue;
+        }
+        for member in own["members"].as_array().into_iter().flatten() {
             let number = |key: &str| member[key].as_u64().unwrap_or_default();
-            found.push((name.clone(), number("slots"), number("new_flows")));
+            let name = member["name"].as_str().unwrap_or_default().to_owned();
+            found.push((name, number("slots"), number("new_flows")));
         }
     }
     let all: u64 = found.iter().map(|(_, slots, _)| slots).sum();
@@ -124,7 +122,9 @@ fn shares(cluster: &Cluster<'_>, vip: IpAddr) -> Result<Shares> {
         .collect())
 }
 
-/// A worker is stopped under a request loop: how many requests are lost, and until when.
+/// A worker is stopped under a request loop to a Service of policy Local, whose members the balancer checks
+/// pod by pod (with policy Cluster the other node's kube-proxy goes on trying the lost pod until Kubernetes gives
+/// the node up): how many requests are lost, and until when.
 pub fn stopped_worker(
     cluster: &Cluster<'_>,
     vip: IpAddr,
@@ -140,7 +140,7 @@ pub fn stopped_worker(
     let seen = running.end()?;
     let calm: Spread = probe(cluster.lab, &["spread", &target(vip, 80), "--count", "100"])?;
     report.proof(
-        "a worker is stopped under a request loop",
+        "a worker is stopped under a request loop (policy Local)",
         format!(
             "{} of {} requests lost, {:.1} s until none fails, then {} of 100 lost",
             seen.lost,
