@@ -126,11 +126,17 @@ impl Manager {
         let mut running = JoinSet::new();
         if flags.runs("cloud-node-controller") || flags.runs("cloud-node-lifecycle-controller") {
             let work = nodes::controller::run(self.nodes(&cloud), ending.clone());
-            running.spawn(async { Ok(work.await) });
+            running.spawn(async {
+                work.await;
+                Ok(())
+            });
         }
         if flags.runs("service-lb-controller") {
             let work = services::controller::run(self.services(&cloud), ending.clone());
-            running.spawn(async { Ok(work.await) });
+            running.spawn(async {
+                work.await;
+                Ok(())
+            });
         }
         if flags.runs("volume-controller") && !flags.dry_run {
             let work = volumes::controller::run(

@@ -78,6 +78,18 @@ struct Note {
     message: String,
 }
 
+impl Note {
+    fn log(&self) {
+        let Self { component, subject, reason, message, .. } = self;
+        let (kind, object) = (&subject.kind, &subject.key);
+        if self.warning {
+            tracing::warn!(component, kind, %object, reason, "{message}");
+        } else {
+            tracing::info!(component, kind, %object, reason, "{message}");
+        }
+    }
+}
+
 /// Takes Events to be written; clones write to the same place.
 #[derive(Clone)]
 pub struct Recorder {
@@ -127,13 +139,6 @@ impl Recorder {
     }
 
     fn send(&self, mut note: Note) {
-        let Note { component, subject, reason, message, .. } = &note;
-        let (kind, object) = (&subject.kind, &subject.key);
-        if note.warning {
-            tracing::warn!(component, kind, %object, reason, "{message}");
-        } else {
-            tracing::info!(component, kind, %object, reason, "{message}");
-        }
         if let Some((end, _)) = note.message.char_indices().nth(LONGEST_MESSAGE - 4) {
             note.message.truncate(end);
             note.message.push('…');
@@ -160,9 +165,12 @@ impl Writer {
     async fn write(&mut self, note: Note) {
         let now = Instant::now();
         self.said.retain(|_, said| now.duration_since(said.at) < Duration::from_secs(3600));
+        // A warning that stands is said again now and then; news is told whenever it happens.
+        if note.warning && self.said.get(&note).is_some_and(|said| now.duration_since(said.at) < QUIET) {
+            return;
+        }
+        note.log();
         let written = match self.said.get(&note) {
-            // A warning that stands is said again now and then; news is told whenever it happens.
-            Some(said) if note.warning && now.duration_since(said.at) < QUIET => return,
             Some(said) => self.count_up(&note, &said.name, said.count + 1).await,
             None => self.first(&note).await,
         };

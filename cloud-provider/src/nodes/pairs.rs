@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ake_api_client::{NodePortRequest, Write};
 use ipnetwork::IpNetwork;
 
-use crate::services::{plan::Owner, wanted::World};
+use crate::services::{step::Owner, wanted::World};
 
 /// How we are called where several ask for one port's pairs.
 const ASKER: &str = "controller";

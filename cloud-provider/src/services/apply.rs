@@ -12,7 +12,7 @@ use openstack_client::security_groups;
 use serde_json::json;
 
 use super::{
-    plan::{Owner, Step},
+    step::{Owner, Step},
     view::{FINALIZER, ServiceView},
     wanted::World,
 };
@@ -45,7 +45,7 @@ pub enum StepError {
         error: openstack_client::Error,
     },
     /// ake-api said no.
-    #[error("{step}: {error}")]
+    #[error("{step}: {}", in_short(.error))]
     Api {
         /// What was to be done.
         step: String,
@@ -58,6 +58,14 @@ pub enum StepError {
     /// Somebody else leads.
     #[error("not leading any more")]
     Deposed,
+}
+
+/// What ake-api said to people, without the request that it said it to.
+fn in_short(error: &ake_api_client::Error) -> String {
+    match error {
+        ake_api_client::Error::Refused { problem, .. } => problem.message.clone(),
+        other => other.to_string(),
+    }
 }
 
 impl StepError {
@@ -103,7 +111,7 @@ impl Hands {
     /// state was planned from.
     pub async fn apply(&self, world: &mut World, steps: Vec<Step>, etag: Option<String>) -> Outcome {
         let mut outcome = Outcome::default();
-        let is_before = |step: &Step| matches!(step, Step::AddFinalizer { .. } | Step::AddRule { .. });
+        let is_before = |step: &Step| matches!(step, Step::AddFinalizer { .. });
         let (before, rest): (Vec<_>, Vec<_>) = steps.into_iter().partition(is_before);
         let (writes, after): (Vec<_>, Vec<_>) =
             rest.into_iter().partition(|step| matches!(step, Step::Write { .. }));
@@ -298,7 +306,8 @@ impl Hands {
             Err(error) => {
                 let step = match steps {
                     [step] => step.to_string(),
-                    _ => format!("{} writes to ake-api", steps.len()),
+                    [step, ..] => format!("{step}, and {} more", steps.len() - 1),
+                    [] => "nothing".to_owned(),
                 };
                 Err(StepError::Api { step, error })
             }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use ake_api_client::Write;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -14,14 +14,16 @@ use super::{
     apply::{Hands, Outcome, StepError},
     holds::Holds,
     observe::{Eyes, ObserveError, Views},
-    plan::{self, Owner, Plan, Step},
+    plan::{self, Plan},
+    step::{Owner, Step},
     sweep::Sweep,
     view::ServiceView,
+    voice::Voice,
     wanted::{self, World},
 };
 use crate::{
-    cloud::Cloud,
-    cluster::{Backoff, Change, Cluster, Key, Leadership, Recorder, Subject},
+    cloud::{self, Cloud},
+    cluster::{Backoff, Change, Cluster, Leadership, Recorder},
     metrics,
 };
 
@@ -35,10 +37,6 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), longest: Durat
 
 /// How often the device is asked whether it has what was written.
 const POLL: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(5) };
-
-/// The component of upstream under whose name our Events are looked for.
-const COMPONENT: &str = "service-controller";
-const NODE_COMPONENT: &str = "cloud-node-controller";
 
 /// What watches tell the loop between two rounds.
 #[derive(Default)]
@@ -99,6 +97,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
         leadership: context.leadership.clone(),
         services: context.views.services.clone(),
     };
+    let voice = Voice::new(context.recorder.clone());
     let mut controller = Controller {
         context,
         eyes,
@@ -107,10 +106,10 @@ pub async fn run(context: Context, stop: CancellationToken) {
         sweep: Sweep::default(),
         begun: Instant::now(),
         gone: BTreeSet::new(),
-        ensuring: BTreeSet::new(),
+        voice,
     };
     let mut refreshed: Option<Instant> = None;
-    let (mut failures, mut polls) = (0, 0);
+    let (mut failures, mut polls, mut stale) = (0, 0, 0);
     loop {
         let begun = Instant::now();
         let refresh = refreshed.is_none_or(|at| at.elapsed() >= controller.context.drift_period);
@@ -119,7 +118,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
         let now = Instant::now();
         let pause = match result {
             Ok(waiting) => {
-                failures = 0;
+                (failures, stale) = (0, 0);
                 if refresh {
                     refreshed = Some(begun);
                 }
@@ -129,7 +128,10 @@ pub async fn run(context: Context, stop: CancellationToken) {
                 let next = next.saturating_duration_since(now);
                 if waiting { next.min(POLL.pause(polls)) } else { next }
             }
-            Err(Failure::Again) => Duration::from_millis(100),
+            Err(Failure::Again) => {
+                stale += 1;
+                POLL.pause(stale)
+            }
             Err(error) => {
                 failures += 1;
                 controller.tell(&error);
@@ -150,9 +152,9 @@ pub async fn run(context: Context, stop: CancellationToken) {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
-    Observe(#[from] ObserveError),
+    Observe(Box<ObserveError>),
     #[error(transparent)]
-    Apply(#[from] StepError),
+    Apply(Box<StepError>),
     #[error("{0}")]
     Stopped(String),
     /// Somebody else has written meanwhile.
@@ -160,13 +162,22 @@ enum Failure {
     Again,
 }
 
+impl From<ObserveError> for Failure {
+    fn from(error: ObserveError) -> Self {
+        Self::Observe(Box::new(error))
+    }
+}
+
 impl Failure {
     fn condition(&self) -> &'static str {
         match self {
             Self::Observe(error) => error.condition(),
-            Self::Apply(StepError::OpenStack { error, .. }) => crate::cloud::condition(error),
-            Self::Apply(StepError::Api { .. }) => "AkeApiError",
-            Self::Apply(_) => "SyncLoadBalancerFailed",
+            Self::Apply(error) => match &**error {
+                StepError::OpenStack { error, .. } => cloud::condition(error),
+                StepError::Api { .. } => "AkeApiError",
+                StepError::Deposed => "NotLeading",
+                _ => "KubernetesError",
+            },
             Self::Stopped(_) => "LoadBalancerSyncStopped",
             Self::Again => "Again",
         }
@@ -182,8 +193,7 @@ struct Controller {
     begun: Instant,
     /// UIDs of Services whose end was seen.
     gone: BTreeSet<String>,
-    /// UIDs of Services that were told to be on their way.
-    ensuring: BTreeSet<String>,
+    voice: Voice,
 }
 
 impl Controller {
@@ -200,18 +210,13 @@ impl Controller {
             let mut plan = self.plan(&mut world)?;
             if plan.steps.iter().any(|step| matches!(step, Step::Write { .. })) && etag.is_none() {
                 // The state came with the answer to a batch, which has no ETag to plan from.
-                let (state, tag) = self
-                    .context
-                    .cloud
-                    .api
-                    .cluster(self.context.cloud.cluster_id)
-                    .await
-                    .map_err(ObserveError::from)?;
+                let cloud = &self.context.cloud;
+                let (state, tag) = cloud.api.cluster(cloud.cluster_id).await.map_err(ObserveError::from)?;
                 world.state = state;
                 etag = Some(tag);
                 plan = self.plan(&mut world)?;
             }
-            self.say(&world, &plan);
+            self.voice.say(&world, &plan);
             if plan.steps.is_empty() {
                 self.gone.clear();
                 return Ok(!plan.waiting.is_empty());
@@ -222,7 +227,7 @@ impl Controller {
                 }
                 return Ok(false);
             }
-            self.announce(&world, &plan.steps);
+            self.voice.announce(&world, &plan.steps);
             let wrote = plan.steps.iter().any(|step| matches!(step, Step::Write { .. }));
             let outcome = self.hands.apply(&mut world, plan.steps, etag.clone()).await;
             if wrote {
@@ -262,179 +267,29 @@ impl Controller {
         Ok(if world.ripe.is_empty() { first } else { plan::plan(world) })
     }
 
-    /// What is wrong with Services, on each of them.
-    fn say(&mut self, world: &World, plan: &Plan) {
-        for (key, finding) in &plan.findings {
-            let reason =
-                if finding.refused { "SyncLoadBalancerFailed" } else { "LoadBalancerSettingIgnored" };
-            let message = if finding.refused {
-                format!("Error syncing load balancer: {finding}")
-            } else {
-                finding.to_string()
-            };
-            self.warn(world, key, reason, message);
-        }
-        for key in &plan.without_nodes {
-            let message = "There are no available nodes for LoadBalancer".to_owned();
-            self.warn(world, key, "UnAvailableLoadBalancer", message);
-        }
-        for (key, reason) in plan.waiting.iter().filter_map(|(key, reason)| Some((key, reason.as_ref()?))) {
-            let message = format!("Error syncing load balancer: the device does not have it yet: {reason}");
-            self.warn(world, key, "SyncLoadBalancerFailed", message);
-        }
-        for uid in &plan.settled {
-            if self.ensuring.remove(uid)
-                && let Some((key, service)) = find(world, uid)
-            {
-                self.context.recorder.normal(
-                    COMPONENT,
-                    subject(key, service),
-                    "EnsuredLoadBalancer",
-                    "Ensured load balancer",
-                );
-            }
-        }
-    }
-
-    fn warn(&self, world: &World, key: &Key, reason: &str, message: String) {
-        if let Some(service) = world.services.get(key) {
-            self.context.recorder.warn(COMPONENT, subject(key, service), reason, message);
-        }
-    }
-
-    /// What is about to happen to Services, on each of them.
-    fn announce(&mut self, world: &World, steps: &[Step]) {
-        for step in steps {
-            let Step::Write { owner: Owner::Service(uid), write } = step else { continue };
-            let Some((key, service)) = find(world, uid) else { continue };
-            let subject = subject(key, service);
-            use ake_api_client::Write;
-            match write {
-                Write::PutAddress { .. } | Write::PutLoadBalancer { .. }
-                    if self.ensuring.insert(uid.clone()) =>
-                {
-                    self.context.recorder.normal(
-                        COMPONENT,
-                        subject,
-                        "EnsuringLoadBalancer",
-                        "Ensuring load balancer",
-                    );
-                }
-                Write::DeleteLoadBalancer { .. } if !service.is_wanted() => {
-                    self.context.recorder.normal(
-                        COMPONENT,
-                        subject,
-                        "DeletingLoadBalancer",
-                        "Deleting load balancer",
-                    );
-                }
-                _ => {}
-            }
-        }
-    }
-
     /// What has happened, on each Service; and what failed is left alone for a while.
     fn conclude(&mut self, world: &World, outcome: Outcome) -> Result<(), Failure> {
-        use ake_api_client::Write;
         let mut freed = false;
         for step in &outcome.taken {
-            match step {
-                Step::RemoveFinalizer { service: key, .. } => {
-                    if let Some(service) = world.services.get(key) {
-                        let subject = subject(key, service);
-                        self.context.recorder.normal(
-                            COMPONENT,
-                            subject,
-                            "DeletedLoadBalancer",
-                            "Deleted load balancer",
-                        );
-                    }
+            self.voice.done(world, step);
+            if let Step::Write { owner, write } = step {
+                freed |= matches!(write, Write::DeleteAddress { .. });
+                if !outcome.failed.contains_key(owner) {
+                    self.holds.lift(owner);
                 }
-                Step::SetStatus { service: key, uid, addresses } if !addresses.is_empty() => {
-                    if let Some(service) = world.services.get(key) {
-                        self.ensuring.remove(uid);
-                        let subject = subject(key, service);
-                        self.context.recorder.normal(
-                            COMPONENT,
-                            subject,
-                            "EnsuredLoadBalancer",
-                            "Ensured load balancer",
-                        );
-                    }
-                }
-                Step::Write { write: Write::PutPool { name, .. }, .. } => self.updated(world, name),
-                Step::Write { write: Write::DeleteAddress { .. }, .. } => freed = true,
-                _ => {}
-            }
-            if !outcome.failed.contains_key(&step.owner()) && matches!(step, Step::Write { .. }) {
-                self.holds.lift(&step.owner());
             }
         }
         if freed {
             self.holds.lift_all();
         }
         for (owner, error) in outcome.failed {
-            self.report(world, &owner, &error);
+            self.voice.failed(world, &owner, &error);
             self.holds.refused(owner, Instant::now());
         }
         match outcome.ended {
             None => Ok(()),
             Some(StepError::Stale) => Err(Failure::Again),
-            Some(error) => Err(error.into()),
-        }
-    }
-
-    /// A pool has changed: so have the Services behind which it stands, unless they are being made just now.
-    fn updated(&self, world: &World, pool: &str) {
-        let of_pool = world
-            .state
-            .load_balancers
-            .iter()
-            .filter(|(_, balancer)| balancer.listeners.iter().any(|listener| listener.pool == pool));
-        for uid in
-            of_pool.filter_map(|(name, _)| wanted::owner(name)).filter(|uid| !self.ensuring.contains(*uid))
-        {
-            if let Some((key, service)) = find(world, uid) {
-                let message = "Updated load balancer with new hosts";
-                self.context.recorder.normal(
-                    COMPONENT,
-                    subject(key, service),
-                    "UpdatedLoadBalancer",
-                    message,
-                );
-            }
-        }
-    }
-
-    fn report(&self, world: &World, owner: &Owner, error: &StepError) {
-        match owner {
-            Owner::Service(uid) => match find(world, uid) {
-                Some((key, service)) if service.is_wanted() => {
-                    let message = format!("Error syncing load balancer: {error}");
-                    self.context.recorder.warn(
-                        COMPONENT,
-                        subject(key, service),
-                        "SyncLoadBalancerFailed",
-                        message,
-                    );
-                }
-                Some((key, service)) => {
-                    let message = format!("Error deleting load balancer: {error}");
-                    self.context.recorder.warn(
-                        COMPONENT,
-                        subject(key, service),
-                        "DeleteLoadBalancerFailed",
-                        message,
-                    );
-                }
-                None => tracing::warn!(uid, %error, "of a Service that is gone"),
-            },
-            Owner::Node(name) => {
-                let uid = world.nodes.get(name).map(|node| node.uid.clone()).unwrap_or_default();
-                let subject = Subject::new::<Node>(Key::whole(name), uid);
-                self.context.recorder.warn(NODE_COMPONENT, subject, "AddressPairsFailed", error.to_string());
-            }
-            Owner::All => tracing::warn!(%error, "of everybody"),
+            Some(error) => Err(Failure::Apply(Box::new(error))),
         }
     }
 
@@ -443,25 +298,12 @@ impl Controller {
         let condition = failure.condition();
         metrics::condition(condition);
         tracing::warn!(error = %failure, condition, "load balancers: will be tried again");
+        let condition = Some(condition).filter(|condition| condition.starts_with("Cloud"));
         for (key, service) in self.context.views.services.all() {
-            let waits = service.is_wanted() && service.ingress.is_empty()
-                || !service.is_wanted() && service.finalizer;
+            let waits = if service.is_wanted() { service.ingress.is_empty() } else { service.finalizer };
             if waits {
-                let reason =
-                    if service.is_wanted() { "SyncLoadBalancerFailed" } else { "DeleteLoadBalancerFailed" };
-                let reason = if condition.starts_with("Cloud") { condition } else { reason };
-                let verb = if service.is_wanted() { "syncing" } else { "deleting" };
-                let message = format!("Error {verb} load balancer: {failure}");
-                self.context.recorder.warn(COMPONENT, subject(&key, &service), reason, message);
+                self.voice.trouble(&key, &service, condition, &failure.to_string());
             }
         }
     }
-}
-
-fn find<'a>(world: &'a World, uid: &str) -> Option<(&'a Key, &'a ServiceView)> {
-    world.services.iter().find(|(_, service)| service.uid == uid)
-}
-
-fn subject(key: &Key, service: &ServiceView) -> Subject {
-    Subject::new::<Service>(key.clone(), service.uid.clone())
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 
-use super::plan::Owner;
+use super::step::Owner;
 use crate::{cluster::Backoff, nodes::pairs};
 
 /// As upstream's service controller.
@@ -42,7 +42,6 @@ impl Holds {
     }
 
     /// Who is to be left alone now, as [`super::wanted::World::held`] takes it.
-    #[must_use]
     pub fn held(&self, now: Instant) -> impl Iterator<Item = String> + '_ {
         self.holds.iter().filter(move |(_, hold)| hold.until > now).map(|(owner, _)| match owner {
             Owner::Service(uid) => uid.clone(),

@@ -7,8 +7,10 @@ pub mod holds;
 pub mod observe;
 pub mod plan;
 pub mod rules;
+pub mod step;
 pub mod sweep;
 pub mod view;
+pub mod voice;
 pub mod wanted;
 
 #[cfg(test)]

@@ -96,7 +96,11 @@ impl Eyes {
         };
         let nodes = self.nodes();
         let ports = self.read_ports(&nodes, refresh);
-        let ((state, etag), rules, ()) = tokio::try_join!(state, rules, ports)?;
+        // None is cut short by another's failure: a call to OpenStack that meets an ended login renews it, which
+        // ake-api's cannot do. And what OpenStack says of a login says more than ake-api's.
+        let (state, rules, ports) = tokio::join!(state, rules, ports);
+        ports?;
+        let (rules, (state, etag)) = (rules?, state?);
         let mut world = World {
             services: BTreeMap::new(),
             nodes,
