@@ -25,7 +25,7 @@ fn allows(rule: &AccessRule, wanted: &AccessRule) -> bool {
 
 /// A path that a pattern takes, as deep as it may be.
 fn example(pattern: &str) -> String {
-    pattern.replace("**", "a/b").replace('*', "c").replace('{', "").replace('}', "")
+    pattern.replace("**", "a/b").replace('*', "c").replace(['{', '}'], "")
 }
 
 /// Keystone's patterns: `**` is anything, `*` and `{name}` are one segment or a part of it, not empty.

@@ -45,7 +45,7 @@ pub enum Error {
         /// What was done.
         step: String,
         /// What it said.
-        reason: world::Error,
+        reason: Box<world::Error>,
     },
     /// OpenStack or ake-api, while looking.
     #[error(transparent)]
@@ -146,7 +146,10 @@ async fn planned(
 }
 
 async fn apply(world: &World, cluster: ake_api_client::ClusterId, step: &Step) -> Result<(), Error> {
-    world.apply(cluster, step).await.map_err(|reason| Error::Step { step: step.to_string(), reason })
+    world
+        .apply(cluster, step)
+        .await
+        .map_err(|reason| Error::Step { step: step.to_string(), reason: Box::new(reason) })
 }
 
 async fn keys(
@@ -229,7 +232,8 @@ async fn verify(
             return Err(wrong(format!(
                 "Keystone refuses the application credential ({}): expected one that exists, has not expired, and \
                  whose secret is in hidden parameter {}",
-                message.trim_end_matches('.'),
+                // The parameter is hidden: its value does not belong into a fault.
+                message.trim_end_matches('.').replace(&cloud.application_credential_id, "(its id)"),
                 properties.application_credential_secret,
             )));
         }

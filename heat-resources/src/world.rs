@@ -31,7 +31,7 @@ pub enum Error {
     #[error(transparent)]
     Cloud(#[from] openstack_client::Error),
     /// ake-api.
-    #[error("{0}")]
+    #[error(transparent)]
     Api(#[from] ake_api_client::Error),
 }
 
