@@ -219,6 +219,8 @@ fn failure(error: &io::Error, target: &Target) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     fn tracker(presumed: bool) -> Tracker {
@@ -273,5 +275,18 @@ mod tests {
         assert_eq!(probe(&tcp, &client).await, refused);
         let http = target(model::Check::Http { port, path: "/healthz".to_owned() });
         assert_eq!(probe(&http, &client).await, refused);
+
+        let listener = std::net::TcpListener::bind(address).unwrap();
+        std::thread::spawn(move || {
+            for status in ["503 Service Unavailable", "204 No Content"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 1024]).unwrap();
+                write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                    .unwrap();
+            }
+        });
+        let unwell = Err(format!("GET http://{address}/healthz answered 503, expected 200 to 299"));
+        assert_eq!(probe(&http, &client).await, unwell);
+        assert_eq!(probe(&http, &client).await, Ok(()));
     }
 }

@@ -160,3 +160,64 @@ fn model_balancer(balancer: &wire::LoadBalancer) -> Result<LoadBalancer, Invalid
         affinity: balancer.affinity,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = r#"{
+        "version": {"epoch": 1, "number": 7},
+        "pools": [{
+            "owner": "p/c/nodes",
+            "members": [
+                {"name": "w0", "address": "192.168.77.20", "mac": "fa:16:3e:00:00:20", "weight": 1},
+                {"name": "w1", "address": "fd00:77::21", "weight": 0, "draining": true}
+            ],
+            "check": {"type": "http", "port": 10256, "path": "/healthz"}
+        }],
+        "load_balancers": [{
+            "owner": "p/c/svc-1",
+            "vip": "203.0.113.17",
+            "listeners": [{"protocol": "SCTP", "port": 36412, "pool": "p/c/nodes"}],
+            "source_ranges": ["198.51.100.0/24"],
+            "affinity": "ClientIP"
+        }]
+    }"#;
+
+    #[test]
+    fn a_document_comes_back_as_it_was() {
+        let read: wire::Document = serde_json::from_str(DOCUMENT).unwrap();
+        let state = state(&read).unwrap();
+        assert_eq!(document(&state), read);
+        assert_eq!(super::state(&document(&state)).unwrap(), state);
+    }
+
+    #[test]
+    fn what_is_no_state_is_named() {
+        let error = |from: &str, to: &str| {
+            let text = DOCUMENT.replace(from, to);
+            assert_ne!(text, DOCUMENT);
+            match serde_json::from_str::<wire::Document>(&text) {
+                Ok(document) => state(&document).unwrap_err().to_string(),
+                Err(error) => error.to_string(),
+            }
+        };
+        for (from, to, expected) in [
+            ("\"w1\"", "\"w0\"", "pool p/c/nodes: member \"w0\" stands in the document twice"),
+            ("/healthz", "healthz", "pool p/c/nodes: check path \"healthz\": expected /..."),
+            ("203.0.113.17", "0.0.0.0", "load balancer p/c/svc-1: address 0.0.0.0"),
+            ("203.0.113.17", "2001:db8::1", "source range 198.51.100.0/24: expected a range of the family"),
+            (
+                "\"pool\": \"p/c/nodes\"",
+                "\"pool\": \"p/c/other\"",
+                "SCTP/36412: pool p/c/other is not in the state",
+            ),
+            ("36412", "0", "nonzero u16"),
+            ("fa:16:3e:00:00:20", "ff:ff:ff:ff:ff:ff", "is not a MAC address of a station"),
+            ("\"weight\": 1", "\"wieght\": 1", "unknown field `wieght`"),
+        ] {
+            let error = error(from, to);
+            assert!(error.contains(expected), "{error}, expected {expected}");
+        }
+    }
+}
