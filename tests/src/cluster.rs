@@ -92,7 +92,8 @@ impl<'a> Cluster<'a> {
     }
 
     fn with_manifest(&self, verb: &str, manifest: &str) -> Result<()> {
-        let file = tempfile::Builder::new().suffix(".yaml").tempfile_in(self.lab.dirs().state.join("tenants"))?;
+        let file =
+            tempfile::Builder::new().suffix(".yaml").tempfile_in(self.lab.dirs().state.join("tenants"))?;
         std::fs::write(file.path(), manifest)?;
         let path = file.path().display().to_string();
         output(&mut self.command(&[verb, "-f", &path])).map(drop)
@@ -138,7 +139,11 @@ impl<'a> Cluster<'a> {
             .iter()
             .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
             .map(|pod| {
-                (text(&pod["metadata"]["name"]), text(&pod["spec"]["nodeName"]), text(&pod["status"]["podIP"]))
+                (
+                    text(&pod["metadata"]["name"]),
+                    text(&pod["spec"]["nodeName"]),
+                    text(&pod["status"]["podIP"]),
+                )
             })
             .collect())
     }
@@ -194,7 +199,7 @@ pub fn probe_command(lab: &Lab) -> Result<Command> {
     if folder.ends_with("deps") {
         folder = folder.parent().context("a program without a folder")?;
     }
-    Ok(lab.client(&folder.join("ake-probe").display().to_string()))
+    Ok(lab.client(folder.join("ake-probe")))
 }
 
 /// A command's status alone.

@@ -25,7 +25,8 @@ pub fn checkout() -> PathBuf {
 /// The lab that `AKE_LAB` names, which must run.
 pub fn lab_of_this_run() -> Result<ake_lab::Lab> {
     let name = std::env::var("AKE_LAB").context("AKE_LAB names no lab: scenarios are run by `make test`")?;
-    ake_lab::Lab::attach(&name).with_context(|| format!("lab {name} does not run: scenarios are run by `make test`"))
+    ake_lab::Lab::attach(&name)
+        .with_context(|| format!("lab {name} does not run: scenarios are run by `make test`"))
 }
 
 /// Runs a command; what it printed, or an error that ends with what it complained about.

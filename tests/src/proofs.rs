@@ -36,10 +36,24 @@ pub struct Background {
 impl Background {
     /// Starts asking `target` at so many requests a second.
     pub fn start(lab: &Lab, target: &str, path: &str, rate: u32) -> Result<Self> {
-        let stop = lab.dirs().state.join("tenants").join(format!("stop-{}", target.replace([':', '.', '[', ']'], "-")));
+        let stop = lab
+            .dirs()
+            .state
+            .join("tenants")
+            .join(format!("stop-{}", target.replace([':', '.', '[', ']'], "-")));
         let _ = std::fs::remove_file(&stop);
         let child = probe_command(lab)?
-            .args(["loop", target, "--path", path, "--seconds", "600", "--rate", &rate.to_string(), "--until"])
+            .args([
+                "loop",
+                target,
+                "--path",
+                path,
+                "--seconds",
+                "600",
+                "--rate",
+                &rate.to_string(),
+                "--until",
+            ])
             .arg(&stop)
             .stdout(Stdio::piped())
             .spawn()?;
@@ -94,11 +108,20 @@ pub fn speed(cluster: &Cluster<'_>, report: &mut Report) -> Result<()> {
         let seen: Spread = probe(cluster.lab, &["spread", &target(vip, 5280), "--count", "3"])?;
         Ok((seen.lost == 0).then_some(()))
     })?;
-    let latency = |to: IpAddr| probe::<Latency>(cluster.lab, &["latency", &target(to, 5280), "--path", "/hostname"]);
+    let latency =
+        |to: IpAddr| probe::<Latency>(cluster.lab, &["latency", &target(to, 5280), "--path", "/hostname"]);
     // In turn, so that a slow moment of the machine meets both.
     let (straight, through) = (latency(node)?, latency(vip)?);
     let throughput = |to: IpAddr| -> Result<f64> {
-        let text = output(cluster.lab.client("iperf3").args(["-J", "-t", "3", "-p", "5201", "-c", &to.to_string()]))?;
+        let text = output(cluster.lab.client("iperf3").args([
+            "-J",
+            "-t",
+            "3",
+            "-p",
+            "5201",
+            "-c",
+            &to.to_string(),
+        ]))?;
         let read: serde_json::Value = serde_json::from_str(&text)?;
         Ok(read["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 without a sum")? / 1e9)
     };
@@ -170,7 +193,13 @@ pub fn service_goes(cluster: &Cluster<'_>, report: &mut Report) -> Result<()> {
 }
 
 /// After `stack delete` a project is as it was, and so is the balancer.
-pub fn nothing_left(tenant: &Tenant<'_>, before: &[String], cluster: &str, lab: &Lab, report: &mut Report) -> Result<()> {
+pub fn nothing_left(
+    tenant: &Tenant<'_>,
+    before: &[String],
+    cluster: &str,
+    lab: &Lab,
+    report: &mut Report,
+) -> Result<()> {
     let after = tenant.inventory()?;
     let left: Vec<_> = after.iter().filter(|line| !before.contains(line)).cloned().collect();
     let balancer = balancer_has(lab, cluster)?;

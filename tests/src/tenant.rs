@@ -82,9 +82,15 @@ impl<'a> Tenant<'a> {
         let text: String = lines.iter().map(|line| format!("{line} -f json\n")).collect();
         child.stdin.take().context("openstack without an input")?.write_all(text.as_bytes())?;
         let out = child.wait_with_output()?;
-        let read: Result<Vec<Value>, _> = serde_json::Deserializer::from_slice(&out.stdout).into_iter().collect();
+        let read: Result<Vec<Value>, _> =
+            serde_json::Deserializer::from_slice(&out.stdout).into_iter().collect();
         let read = read.with_context(|| String::from_utf8_lossy(&out.stdout).into_owned())?;
-        anyhow::ensure!(read.len() == lines.len(), "{} answers to {} commands: {text}", read.len(), lines.len());
+        anyhow::ensure!(
+            read.len() == lines.len(),
+            "{} answers to {} commands: {text}",
+            read.len(),
+            lines.len()
+        );
         Ok(read)
     }
 
@@ -101,7 +107,10 @@ impl<'a> Tenant<'a> {
         ));
         let made = self.json(&["application", "credential", "create", "--access-rules", rules, name])?;
         let text = |key: &str| {
-            made[key].as_str().map(ToOwned::to_owned).with_context(|| format!("credential without {key}: {made}"))
+            made[key]
+                .as_str()
+                .map(ToOwned::to_owned)
+                .with_context(|| format!("credential without {key}: {made}"))
         };
         Ok(Credential { id: text("ID")?, secret: text("Secret")? })
     }
@@ -109,7 +118,8 @@ impl<'a> Tenant<'a> {
     /// Makes the tenant's key and a certificate signing request; the request.
     pub fn signing_request(&self, report: &mut Report) -> Result<String> {
         let (key, request) = (self.home.join("admin.key"), self.home.join("admin.csr"));
-        report.command("openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=admin …");
+        report
+            .command("openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=admin …");
         output(
             std::process::Command::new("openssl")
                 .args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
@@ -145,7 +155,9 @@ impl<'a> Tenant<'a> {
             wish.stack
         ));
         let mut command = self.lab.tenant(&self.name);
-        command.args(["stack", "create", "-f", "json", "--timeout", &wish.minutes.to_string(), "-t"]).arg(template);
+        command
+            .args(["stack", "create", "-f", "json", "--timeout", &wish.minutes.to_string(), "-t"])
+            .arg(template);
         for (name, value) in parameters {
             command.args(["--parameter", &format!("{name}={value}")]);
         }
@@ -167,8 +179,16 @@ impl<'a> Tenant<'a> {
 
     /// A stack's status and reason.
     pub fn status(&self, stack: &str) -> Result<(String, String)> {
-        let shown =
-            self.json(&["stack", "show", "--no-resolve-outputs", "-c", "stack_status", "-c", "stack_status_reason", stack])?;
+        let shown = self.json(&[
+            "stack",
+            "show",
+            "--no-resolve-outputs",
+            "-c",
+            "stack_status",
+            "-c",
+            "stack_status_reason",
+            stack,
+        ])?;
         let text = |key: &str| shown[key].as_str().unwrap_or_default().to_owned();
         Ok((text("stack_status"), text("stack_status_reason")))
     }

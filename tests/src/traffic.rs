@@ -175,11 +175,7 @@ mod tests {
 
     #[test]
     fn only_an_answer_of_200_is_good() {
-        let address = server(vec![
-            "HTTP/1.1 200 OK\r\n\r\nhello",
-            "HTTP/1.1 503 No\r\n\r\n",
-            "garbage",
-        ]);
+        let address = server(vec!["HTTP/1.1 200 OK\r\n\r\nhello", "HTTP/1.1 503 No\r\n\r\n", "garbage"]);
         assert_eq!(get(address, "/").unwrap(), "hello");
         assert!(get(address, "/").unwrap_err().contains("503"));
         assert!(get(address, "/").is_err());
@@ -187,7 +183,8 @@ mod tests {
 
     #[test]
     fn answers_are_counted_by_what_they_say() {
-        let address = server(vec!["HTTP/1.1 200 OK\r\n\r\na", "HTTP/1.1 200 OK\r\n\r\nb", "HTTP/1.1 200 OK\r\n\r\na"]);
+        let address =
+            server(vec!["HTTP/1.1 200 OK\r\n\r\na", "HTTP/1.1 200 OK\r\n\r\nb", "HTTP/1.1 200 OK\r\n\r\na"]);
         let seen = spread(address, "/hostname", 3);
         assert_eq!((seen.answers["a"], seen.answers["b"], seen.lost), (2, 1, 0));
     }

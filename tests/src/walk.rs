@@ -20,7 +20,11 @@ pub fn path(lab: &Lab, report: &mut Report) -> Result<()> {
     })?;
     let workers = cluster.ready_nodes()?;
     let seconds = report.seconds("openstack stack create makes a cluster").unwrap_or_default();
-    report.proof("stack create to all nodes Ready", format!("{seconds:.1} s, {workers:?}"), workers.len() == 2);
+    report.proof(
+        "stack create to all nodes Ready",
+        format!("{seconds:.1} s, {workers:?}"),
+        workers.len() == 2,
+    );
 
     // The neighbour is made while the demo is looked at: two clusters of two projects share everything but the name.
     let theirs = report.stage("a second project makes a cluster of its own", |report| {
@@ -103,7 +107,8 @@ fn tell_how_to_go_on(theirs: &Cluster<'_>, name: &str, report: &mut Report) {
     let config = theirs.kubeconfig().display();
     report.say("the lab and the cluster `neighbour` are left running:");
     report.say(&format!("   target/debug/ake-lab --name {name} client -- kubectl --kubeconfig {config} get nodes,pods,services"));
-    report.say(&format!("   target/debug/ake-lab --name {name} client --user neighbour -- openstack stack list"));
+    report.say(&format!(
+        "   target/debug/ake-lab --name {name} client --user neighbour -- openstack stack list"
+    ));
     report.say(&format!("   target/debug/ake-lab --name {name} down"));
 }
-

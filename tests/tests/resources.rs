@@ -23,9 +23,17 @@ fn with_project(name: &str, test: impl FnOnce(&ake_lab::Lab, &Tenant<'_>) -> Res
 }
 
 /// `openstack stack create --wait` of a fixture; what Heat says of it in the end.
-fn create(lab: &ake_lab::Lab, tenant: &Tenant<'_>, stack: &str, fixture: &str, parameters: &[&str]) -> Result<()> {
+fn create(
+    lab: &ake_lab::Lab,
+    tenant: &Tenant<'_>,
+    stack: &str,
+    fixture: &str,
+    parameters: &[&str],
+) -> Result<()> {
     let mut command = lab.tenant(tenant.name());
-    command.args(["stack", "create", "-f", "json", "-t"]).arg(checkout().join("tests/fixtures").join(fixture));
+    command
+        .args(["stack", "create", "-f", "json", "-t"])
+        .arg(checkout().join("tests/fixtures").join(fixture));
     for parameter in parameters {
         command.args(["--parameter", parameter]);
     }
@@ -60,7 +68,10 @@ fn a_vip_comes_from_the_clusters_block_and_goes_with_the_stack() {
         let other = Tenant::new(lab, "vips-too")?;
         create(lab, &other, "one", "vip.yaml", &[])?;
         let theirs: Ipv4Addr = other.stack_output("one", "address")?.parse()?;
-        ensure!(theirs != address && theirs.octets()[3] / 16 != address.octets()[3] / 16, "{theirs} and {address}");
+        ensure!(
+            theirs != address && theirs.octets()[3] / 16 != address.octets()[3] / 16,
+            "{theirs} and {address}"
+        );
         remove(lab, tenant, "one")?;
         let kept = output(&mut lab.operator(&["show", &theirs.to_string()]))?;
         ensure!(kept.contains("one"), "the other project's VIP went along:\n{kept}");
@@ -77,7 +88,15 @@ fn heat_shows_what_rust_declares() {
         let types = declared["resource_types"].as_array().or(declared.as_array()).expect("a list of types");
         for kind in types {
             let name = kind["name"].as_str().expect("a name");
-            let text = output(lab.tenant("demo").args(["orchestration", "resource", "type", "show", name, "-f", "json"]))?;
+            let text = output(lab.tenant("demo").args([
+                "orchestration",
+                "resource",
+                "type",
+                "show",
+                name,
+                "-f",
+                "json",
+            ]))?;
             let shown: Value = serde_json::from_str(&text)?;
             for property in kind["properties"].as_array().into_iter().flatten() {
                 let key = property["name"].as_str().expect("a name");

@@ -72,7 +72,9 @@ impl Error {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
-            Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
+            Self::Refused { status, .. } => {
+                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+            }
             _ => false,
         }
     }
@@ -152,7 +154,12 @@ impl Client {
     }
 
     /// Reserves a VIP.
-    pub async fn put_address(&self, id: ClusterId, name: &str, request: &AddressRequest) -> Result<Address, Error> {
+    pub async fn put_address(
+        &self,
+        id: ClusterId,
+        name: &str,
+        request: &AddressRequest,
+    ) -> Result<Address, Error> {
         self.call(Method::PUT, format!("/clusters/{id}/addresses/{name}"), Some(request)).await
     }
 
@@ -280,7 +287,11 @@ impl Client {
     }
 }
 
-async fn read<T: DeserializeOwned>(method: Method, path: String, answer: reqwest::Response) -> Result<T, Error> {
+async fn read<T: DeserializeOwned>(
+    method: Method,
+    path: String,
+    answer: reqwest::Response,
+) -> Result<T, Error> {
     answer.json().await.map_err(|e| Error::Unreadable { method, path, reason: innermost(&e) })
 }
 

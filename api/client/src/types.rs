@@ -415,7 +415,8 @@ mod tests {
 
     #[test]
     fn an_unknown_field_is_refused_by_name() {
-        let error = serde_json::from_str::<MemberRequest>(r#"{"address":"192.0.2.7","wieght":2}"#).unwrap_err();
+        let error =
+            serde_json::from_str::<MemberRequest>(r#"{"address":"192.0.2.7","wieght":2}"#).unwrap_err();
         assert!(error.to_string().contains("wieght"), "{error}");
     }
 

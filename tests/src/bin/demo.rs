@@ -27,7 +27,10 @@ fn main() -> ExitCode {
     let ended = run(&arguments, &mut report);
     if let Err(error) = &ended {
         report.say(&format!("FAILED: {error:#}"));
-        report.say(&format!("logs: ake-lab --name {0} logs; look inside: ake-lab --name {0} status, exec SERVER", arguments.name));
+        report.say(&format!(
+            "logs: ake-lab --name {0} logs; look inside: ake-lab --name {0} status, exec SERVER",
+            arguments.name
+        ));
     }
     let held = report.close();
     if ended.is_ok() && !arguments.keep {

@@ -40,18 +40,22 @@ impl<'a> Counters<'a> {
 
     /// Frames so far, condition by condition.
     pub fn read(&self) -> Result<Vec<u64>> {
-        let text = output(self.lab.command("switch", "nft").args(["-j", "list", "table", "bridge", &self.table]))?;
+        let text =
+            output(self.lab.command("switch", "nft").args(["-j", "list", "table", "bridge", &self.table]))?;
         let read: serde_json::Value = serde_json::from_str(&text)?;
         let counts: Vec<u64> = read["nftables"]
             .as_array()
             .into_iter()
             .flatten()
             .filter_map(|entry| entry["rule"]["expr"].as_array())
-            .filter_map(|expressions| {
-                expressions.iter().find_map(|e| e["counter"]["packets"].as_u64())
-            })
+            .filter_map(|expressions| expressions.iter().find_map(|e| e["counter"]["packets"].as_u64()))
             .collect();
-        anyhow::ensure!(counts.len() == self.count, "{} counters were made, {} read", self.count, counts.len());
+        anyhow::ensure!(
+            counts.len() == self.count,
+            "{} counters were made, {} read",
+            self.count,
+            counts.len()
+        );
         Ok(counts)
     }
 }

@@ -6,7 +6,13 @@ use super::Counters;
 use crate::{checkout, cluster::Cluster, report::Report};
 
 /// A node that claims another cluster's VIP by ARP, by NA or as a source address is not heard.
-pub fn spoofing(cluster: &Cluster<'_>, node: &str, victim: &str, victim6: &str, report: &mut Report) -> Result<()> {
+pub fn spoofing(
+    cluster: &Cluster<'_>,
+    node: &str,
+    victim: &str,
+    victim6: &str,
+    report: &mut Report,
+) -> Result<()> {
     let script = std::fs::read_to_string(checkout().join("tests/fixtures/spoof.py"))?;
     let device = cluster.exec(node, "ip -o route get 192.168.77.1 | sed 's/.* dev \\([^ ]*\\).*/\\1/'")?;
     // Counted where they would arrive: on the router's side of its port.
@@ -17,14 +23,20 @@ pub fn spoofing(cluster: &Cluster<'_>, node: &str, victim: &str, victim6: &str, 
         format!("ip6 saddr {victim6} udp dport 9"),
     ];
     let conditions: Vec<_> = arrived.iter().map(|c| format!("{c} oifname \"p-router\"")).collect();
-    let sent = Counters::start(cluster.lab, "spoofed", &arrived.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let through = Counters::leaving(cluster.lab, "passed", &conditions.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let line = format!("cat > /run/spoof.py <<'EOF'\n{script}\nEOF\npython3 /run/spoof.py {device} 192.168.77.1 {victim} {victim6}");
+    let sent =
+        Counters::start(cluster.lab, "spoofed", &arrived.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let through =
+        Counters::leaving(cluster.lab, "passed", &conditions.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let line = format!(
+        "cat > /run/spoof.py <<'EOF'\n{script}\nEOF\npython3 /run/spoof.py {device} 192.168.77.1 {victim} {victim6}"
+    );
     let frames = cluster.exec(node, &line).context("the attacker's script")?;
     let (tried, passed) = (sent.read()?, through.read()?);
     report.proof(
         "a node that spoofs neighbour's VIP by ARP, by NA or as IP source is dropped",
-        format!("{frames} frames sent; entered the switch (ARP, NA, IPv4, IPv6): {tried:?}, left it: {passed:?}"),
+        format!(
+            "{frames} frames sent; entered the switch (ARP, NA, IPv4, IPv6): {tried:?}, left it: {passed:?}"
+        ),
         tried.iter().all(|count| *count >= 10) && passed.iter().all(|count| *count == 0),
     );
     Ok(())

@@ -33,8 +33,13 @@ pub fn answers_from_vip(cluster: &Cluster<'_>, vip: IpAddr, report: &mut Report)
     let from = datagram["from"].as_str().unwrap_or_default();
     report.proof(
         "the answer comes from the VIP",
-        format!("{} answers of 20 lost {}; {} frames from {vip}:80, {} from a pod's port; UDP from {from}",
-            20 - seen.lost, seen.lost, counts[0], counts[1]),
+        format!(
+            "{} answers of 20 lost {}; {} frames from {vip}:80, {} from a pod's port; UDP from {from}",
+            20 - seen.lost,
+            seen.lost,
+            counts[0],
+            counts[1]
+        ),
         seen.lost == 0 && counts[0] > 0 && counts[1] == 0 && from == target(vip, 81),
     );
     Ok(())
@@ -56,7 +61,10 @@ pub fn past_the_balancer(cluster: &Cluster<'_>, vip: IpAddr, report: &mut Report
     let counts = counters.read()?;
     report.proof(
         "of the frames to or from a VIP the balancer sends only requests",
-        format!("{} requests and {} answers left its port; {} answers went past it", counts[0], counts[1], counts[2]),
+        format!(
+            "{} requests and {} answers left its port; {} answers went past it",
+            counts[0], counts[1], counts[2]
+        ),
         counts[0] > 0 && counts[1] == 0 && counts[2] > 0,
     );
     Ok(())
@@ -64,7 +72,8 @@ pub fn past_the_balancer(cluster: &Cluster<'_>, vip: IpAddr, report: &mut Report
 
 /// With the Local policy the pod sees the client.
 pub fn client_address(cluster: &Cluster<'_>, vip: IpAddr, report: &mut Report) -> Result<()> {
-    let seen: Spread = probe(cluster.lab, &["spread", &target(vip, 80), "--path", "/clientip", "--count", "20"])?;
+    let seen: Spread =
+        probe(cluster.lab, &["spread", &target(vip, 80), "--path", "/clientip", "--count", "20"])?;
     let clients: Vec<_> =
         seen.answers.keys().map(|a| a.rsplit_once(':').map_or(a.as_str(), |(host, _)| host)).collect();
     report.proof(
@@ -84,14 +93,17 @@ pub fn ring(cluster: &Cluster<'_>, vip: IpAddr, report: &mut Report) -> Result<(
     let mut holds = seen.lost == 0 && !after.is_empty();
     let mut told = Vec::new();
     for (node, (slots, share, flows)) in &after {
-        let pod = pods.iter().find(|(_, on, _)| on == node).map(|(name, ..)| name.clone()).unwrap_or_default();
+        let pod =
+            pods.iter().find(|(_, on, _)| on == node).map(|(name, ..)| name.clone()).unwrap_or_default();
         let answered = seen.answers.get(&pod).copied().unwrap_or_default();
         let counted = flows - before.get(node).map_or(0, |(_, _, flows)| *flows);
         // Four standard deviations of a binomial: wrong once in 16,000 runs.
         let expected = 1000.0 * share;
         let slack = 4.0 * (1000.0 * share * (1.0 - share)).sqrt();
         holds &= (f64::from(answered) - expected).abs() <= slack && u64::from(answered) == counted;
-        told.push(format!("{node}: {slots} ring slots, {expected:.0} expected, {counted} sent, {answered} answered"));
+        told.push(format!(
+            "{node}: {slots} ring slots, {expected:.0} expected, {counted} sent, {answered} answered"
+        ));
     }
     report.proof("1,000 connections fall on the nodes as the ring says", told.join("; "), holds);
     Ok(())
