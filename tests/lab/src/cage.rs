@@ -244,3 +244,33 @@ pub(crate) fn init(state: &Path) -> Result<()> {
         children.wait()?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_over_the_image_has_its_reason_in_the_reference() {
+        let page = include_str!("../../../docs/reference/stand-ins.md");
+        let guest = concat!(env!("CARGO_MANIFEST_DIR"), "/guest");
+        let files =
+            shell::run(Command::new("find").current_dir(guest).args([".", "!", "-type", "d"])).unwrap();
+        assert!(files.contains("./usr/lib/ake-lab/guest"));
+        for file in files.lines().map(|line| line.trim_start_matches("./")) {
+            let name = file.rsplit('/').next().unwrap();
+            let group = file.find("systemd-udev").map(|at| format!("{}systemd-udev*", &file[..at]));
+            let named = page.contains(file) || page.contains(&format!("`{name}`"));
+            assert!(
+                named || group.is_some_and(|group| page.contains(&group)) || file.contains(".wants/"),
+                "{file}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_masks_or_wants_a_unit_is_a_link() {
+        let units = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/guest/etc/systemd/system"));
+        assert_eq!(fs::read_link(units.join("systemd-udevd.service")).unwrap(), Path::new("/dev/null"));
+        assert!(units.join("basic.target.wants/ake-lab-guest.service").is_symlink());
+    }
+}

@@ -37,23 +37,17 @@ const QUIET: [&str; 4] = [
     "net.ipv6.conf.default.accept_dad=0",
     "net.ipv6.conf.default.autoconf=0",
 ];
-/// Of those who forward: what comes in on one side may well leave on the same, and its source need not lie there.
-const FORWARDS: [&str; 6] = [
-    "net.ipv4.ip_forward=1",
-    "net.ipv6.conf.all.forwarding=1",
+/// Of those who pass on what is not theirs: its source need not lie on the side it came in, and what leaves on the same
+/// side is no reason to tell the sender of a shorter way.
+const PASSES_ON: [&str; 4] = [
     "net.ipv4.conf.all.rp_filter=0",
     "net.ipv4.conf.default.rp_filter=0",
     "net.ipv4.conf.all.send_redirects=0",
     "net.ipv4.conf.default.send_redirects=0",
 ];
 
-/// Namespaces and the wires between them.
+/// The bridge, and the wires between the hosts.
 const WIRES: &str = "\
-netns add switch
-netns add router
-netns add balancer
-netns add client
-netns add control
 link add name br0 netns switch type bridge stp_state 0 forward_delay 0 mcast_snooping 0
 link add name eth0 address fa:16:3e:77:00:01 netns router type veth peer name p-router netns switch
 link add name eth0 address fa:16:3e:77:00:02 netns balancer type veth peer name p-balancer netns switch
@@ -87,7 +81,9 @@ fn hosts() -> Vec<Host> {
         },
         Host {
             name: "router",
-            sysctls: with(&FORWARDS),
+            sysctls: with(
+                &[&PASSES_ON[..], &["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"]].concat(),
+            ),
             ip: vec![
                 "link set lo up",
                 "addr add 169.254.169.254/32 dev lo",
@@ -108,7 +104,8 @@ fn hosts() -> Vec<Host> {
         },
         Host {
             name: "balancer",
-            sysctls: with(&FORWARDS),
+            // Its data plane passes packets on; the kernel would send back those that it does not take.
+            sysctls: with(&PASSES_ON),
             ip: vec![
                 "link set lo up",
                 "link set eth0 up",
@@ -149,14 +146,17 @@ fn hosts() -> Vec<Host> {
 /// Makes the lab's network in a cage that has none yet.
 pub fn up(cage: &Cage) -> Result<()> {
     raise_inotify()?;
-    output_of(cage.command(None, "ip").args(["-batch", "-"]), WIRES)?;
-    for host in hosts() {
-        let name = host.name;
-        shell::run(cage.command(Some(name), "sysctl").arg("-qw").args(&host.sysctls))
+    // Settings come first: a card takes those of its host when it is made.
+    for Host { name, sysctls, .. } in hosts() {
+        shell::run(cage.command(None, "ip").args(["netns", "add", name]))?;
+        shell::run(cage.command(Some(name), "sysctl").arg("-qw").args(&sysctls))
             .with_context(|| format!("settings of the host {name}"))?;
-        output_of(cage.command(None, "ip").args(["-n", name, "-batch", "-"]), &host.ip.join("\n"))
+    }
+    output_of(cage.command(None, "ip").args(["-batch", "-"]), WIRES)?;
+    for Host { name, ip, ethtool, .. } in hosts() {
+        output_of(cage.command(None, "ip").args(["-n", name, "-batch", "-"]), &ip.join("\n"))
             .with_context(|| format!("addresses of the host {name}"))?;
-        for arguments in &host.ethtool {
+        for arguments in &ethtool {
             shell::run(cage.command(Some(name), "ethtool").args(*arguments))?;
         }
     }
@@ -264,9 +264,29 @@ mod tests {
     }
 
     #[test]
+    fn every_setting_has_its_reason_in_the_reference() {
+        let page = include_str!("../../../docs/reference/stand-ins.md");
+        for host in hosts() {
+            for setting in host.sysctls {
+                // One line speaks for all interfaces.
+                let key = setting.split('=').next().unwrap().replace(".default.", ".all.");
+                assert!(page.contains(&format!("`{key}`")), "{key} of the host {}", host.name);
+            }
+            for words in host.ethtool {
+                let feature = format!("`ethtool -K {}`", words[1..].join(" "));
+                assert!(page.contains(&feature), "{feature}");
+            }
+        }
+        assert!(page.contains("`fs.inotify.max_user_instances`"));
+    }
+
+    #[test]
     fn every_host_is_wired_and_configured() {
         for host in hosts() {
-            assert!(WIRES.contains(&format!("netns add {}\n", host.name)), "{}", host.name);
+            assert!(
+                WIRES.contains(&format!("netns {} ", host.name))
+                    || WIRES.contains(&format!("netns {}\n", host.name))
+            );
             assert!(host.ip.contains(&"link set lo up"), "{}", host.name);
         }
         for port in INFRASTRUCTURE {

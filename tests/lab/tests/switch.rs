@@ -268,6 +268,7 @@ fn an_answer_leaves_past_the_balancer() {
     let mut neutron = Neutron::up("h-dsr");
     let [v4, v6] = ["203.0.113.17", "2001:db8:113::17"];
     let lab = &neutron.lab;
+    lab.must("balancer", "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
     // A balancer that rewrites MAC addresses alone is, to the network, a router to the VIP.
     lab.must(
         "balancer",

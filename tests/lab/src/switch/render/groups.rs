@@ -79,6 +79,10 @@ pub(super) fn rules(table: &Table, port: &Port, side: Side, members: &Members) -
     let allow = side.allow();
     let mut rules = vec![format!("meta mark 1 {allow}")];
     rules.extend(side.always().map(|what| format!("{what} {allow}")));
+    if side == Side::Ingress {
+        // Reports of listeners go to every port and are for none of them: not worth a count.
+        rules.push("icmpv6 type { 131, 132, 133, 143 } drop".to_owned());
+    }
     rules.push("meta mark 3 REFUSE".to_owned());
     let own = port.security_groups.iter().filter_map(|group| table.groups.get(group)).flatten();
     let mut seen = BTreeSet::new();
