@@ -10,7 +10,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State},
-    http::HeaderMap,
+    http::{HeaderMap, Method, Uri},
     middleware,
     response::IntoResponse,
     routing::{get, post, put},
@@ -95,8 +95,10 @@ pub fn metrics_router(metrics: Metrics) -> Router {
 }
 
 /// The versions that there are, as OpenStack's services list them.
-async fn versions(headers: HeaderMap) -> impl IntoResponse {
-    let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+async fn versions(uri: Uri, headers: HeaderMap) -> impl IntoResponse {
+    // HTTP/2 has the host in the request's URI, HTTP/1.1 in a header
+    let header = headers.get("host").and_then(|host| host.to_str().ok());
+    let host = uri.authority().map(|authority| authority.as_str()).or(header).unwrap_or("localhost");
     Json(json!({"versions": [{
         "id": "v1.0",
         "status": "CURRENT",
@@ -111,11 +113,11 @@ async fn health(State(app): State<Arc<App>>) -> Result<&'static str, Refusal> {
     Ok("ok\n")
 }
 
-async fn unknown_path(uri: axum::http::Uri) -> Refusal {
+async fn unknown_path(uri: Uri) -> Refusal {
     Refusal::not_found("path", uri.path())
 }
 
-async fn unknown_method(method: axum::http::Method, uri: axum::http::Uri) -> impl IntoResponse {
+async fn unknown_method(method: Method, uri: Uri) -> impl IntoResponse {
     let refusal = Refusal::new(
         crate::refusal::Kind::Invalid,
         format!("{method} {}: this path does not take this method", uri.path()),
