@@ -49,7 +49,7 @@ pub enum Error {
     },
     /// OpenStack or ake-api, while looking.
     #[error(transparent)]
-    World(#[from] world::Error),
+    World(Box<world::Error>),
     /// The cluster's keys.
     #[error(transparent)]
     Authority(#[from] authority::Error),
@@ -83,6 +83,12 @@ pub enum Error {
     /// Our own list of calls.
     #[error("access-rules.json: {0}")]
     AccessRules(#[from] serde_json::Error),
+}
+
+impl From<world::Error> for Error {
+    fn from(error: world::Error) -> Self {
+        Self::World(Box::new(error))
+    }
 }
 
 /// Does what a request asks for.

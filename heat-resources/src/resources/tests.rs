@@ -302,3 +302,10 @@ fn the_reference_page_names_every_property() {
         }
     }
 }
+
+#[test]
+fn the_reference_page_in_docs_is_up_to_date() {
+    let kept = include_str!("../../../docs/reference/heat-resources.md");
+    let how = "ake-heat schema --markdown >docs/reference/heat-resources.md";
+    assert!(kept == crate::markdown::page(&types()), "write it again: {how}");
+}
