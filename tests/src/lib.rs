@@ -1,6 +1,7 @@
 //! What the demo, the tests and the benchmarks share: a tenant's steps, traffic, and a table of proofs.
 
 pub mod cluster;
+pub mod measure;
 pub mod proofs;
 pub mod report;
 pub mod tenant;

@@ -105,6 +105,23 @@ pub fn request_loop(
     seen
 }
 
+/// Asks until there is a good answer; the moment it came, in seconds of the Unix epoch.
+pub fn first_answer(target: SocketAddr, path: &str, length: Duration) -> Result<f64, String> {
+    let end = Instant::now() + length;
+    // A SYN that meets nobody is not sent again for a second, so each try is short and its own.
+    let patience = Duration::from_millis(100);
+    loop {
+        let met = TcpStream::connect_timeout(&target, patience).is_ok().then(|| get(target, path));
+        match met {
+            Some(Ok(_)) => break,
+            _ if Instant::now() > end => return Err(format!("no answer within {} s", length.as_secs())),
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Ok(now.map_err(|e| e.to_string())?.as_secs_f64())
+}
+
 /// `count` connections one after the other, and who answered them.
 pub fn spread(target: SocketAddr, path: &str, count: u32) -> Spread {
     let mut seen = Spread::default();

@@ -33,10 +33,11 @@ fn main() -> ExitCode {
         ));
     }
     let held = report.close();
-    if ended.is_ok() && !arguments.keep {
-        if let Err(error) = keep_transcript(&report) {
-            eprintln!("the transcript was not written: {error:#}");
-        }
+    if ended.is_ok()
+        && !arguments.keep
+        && let Err(error) = keep_transcript(&report)
+    {
+        eprintln!("the transcript was not written: {error:#}");
     }
     if ended.is_ok() && held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -44,10 +45,10 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let name = arguments.name.as_str();
     let lab = report.stage("a cloud on this machine, and AKE installed by its operator", |report| {
-        if arguments.keep {
-            if let Ok(lab) = Lab::attach(name) {
-                return Ok(lab);
-            }
+        if arguments.keep
+            && let Ok(lab) = Lab::attach(name)
+        {
+            return Ok(lab);
         }
         Lab::down(name)?;
         Lab::up(name, &mut |line| report.say(&format!("   {line}")))

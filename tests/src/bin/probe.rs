@@ -54,6 +54,17 @@ enum Verb {
         #[arg(long, default_value_t = 200)]
         count: usize,
     },
+    /// Asks until there is an answer, and tells when it came (seconds of the Unix epoch)
+    First {
+        /// Address and port
+        target: SocketAddr,
+        /// Path of the request
+        #[arg(long, default_value = "/hostname")]
+        path: String,
+        /// Longest wait, in seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// One datagram and its answer
     Udp {
         /// Address and port
@@ -76,6 +87,12 @@ fn main() -> anyhow::Result<()> {
         }
         Verb::Latency { target, path, count } => {
             serde_json::to_string(&traffic::latency(target, &path, count.min(100_000)))?
+        }
+        Verb::First { target, path, seconds } => {
+            match traffic::first_answer(target, &path, Duration::from_secs(seconds.min(600))) {
+                Ok(moment) => moment.to_string(),
+                Err(complaint) => anyhow::bail!("{target}: {complaint}"),
+            }
         }
         Verb::Udp { target, text } => match traffic::udp(target, &text) {
             Ok((answer, from)) => serde_json::json!({"answer": answer, "from": from}).to_string(),
