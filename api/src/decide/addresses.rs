@@ -1,6 +1,6 @@
 //! Which address of its blocks a cluster's VIP gets.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ake_api_client::{AddressRequest, Family};
 use ipnetwork::IpNetwork;
@@ -17,11 +17,11 @@ pub enum Choice {
     NeedsBlock(Family),
 }
 
-/// Chooses the wished address, or the lowest free one of the family.
+/// Chooses the wished address, or the lowest free one of the family; `taken` names who has an address.
 pub fn choose(
     request: &AddressRequest,
     blocks: &[IpNetwork],
-    taken: &BTreeSet<IpAddr>,
+    taken: &BTreeMap<IpAddr, &str>,
 ) -> Result<Choice, Refusal> {
     if let Some(wished) = request.address {
         return if !blocks.iter().any(|b| b.contains(wished)) {
@@ -30,9 +30,9 @@ pub fn choose(
                 wished,
                 format!("expected an address of the cluster's own VIP blocks, {}", listed(blocks)),
             ))
-        } else if taken.contains(&wished) {
+        } else if let Some(holder) = taken.get(&wished) {
             Err(Refusal::conflict(format!(
-                "address: {wished}: already taken by another address of this cluster; expected a free one of {}, or \
+                "address: {wished}: already taken by address {holder} of this cluster; expected a free one of {}, or \
                  none to have one chosen",
                 listed(blocks)
             ))
@@ -46,7 +46,7 @@ pub fn choose(
         .iter()
         .filter(|block| block.is_ipv4() == v4)
         .flat_map(|block| Span::of(*block).addresses())
-        .find(|address| !taken.contains(address));
+        .find(|address| !taken.contains_key(address));
     Ok(free.map_or(Choice::NeedsBlock(request.family), Choice::Address))
 }
 
@@ -63,8 +63,8 @@ mod tests {
         ["203.0.113.16/30", "2001:db8:113::10/126"].iter().map(|b| b.parse().unwrap()).collect()
     }
 
-    fn taken(addresses: &[&str]) -> BTreeSet<IpAddr> {
-        addresses.iter().map(|a| a.parse().unwrap()).collect()
+    fn taken(addresses: &[&'static str]) -> BTreeMap<IpAddr, &'static str> {
+        addresses.iter().map(|a| (a.parse().unwrap(), "web")).collect()
     }
 
     fn wish(address: Option<&str>, family: Family) -> AddressRequest {
@@ -96,7 +96,7 @@ mod tests {
         );
         let refusal = choose(&wished, &blocks(), &taken(&["203.0.113.18"])).unwrap_err();
         assert_eq!(refusal.kind, Kind::Conflict);
-        assert!(refusal.message.contains("203.0.113.18: already taken"), "{refusal}");
+        assert!(refusal.message.contains("203.0.113.18: already taken by address web"), "{refusal}");
         let refusal = choose(&wish(Some("203.0.113.40"), Family::V4), &blocks(), &taken(&[])).unwrap_err();
         assert_eq!(refusal.kind, Kind::Invalid);
         assert!(

@@ -202,7 +202,8 @@ impl Judge<'_> {
                 _ => Ok(()),
             };
         }
-        let taken: BTreeSet<IpAddr> = self.wanted.addresses.values().copied().collect();
+        let taken: BTreeMap<IpAddr, &str> =
+            self.wanted.addresses.iter().map(|(holder, address)| (*address, holder.as_str())).collect();
         match addresses::choose(request, &self.cluster.blocks, &taken)? {
             Choice::Address(address) => {
                 self.wanted.addresses.insert(name.to_owned(), address);

@@ -97,3 +97,6 @@ fn number(cluster: &ClusterRecord, object: &str, port: u16) -> Result<NonZeroU16
 fn wrong(cluster: &ClusterRecord, object: &str, reason: impl ToString) -> Untranslatable {
     Untranslatable { cluster: cluster.id, object: object.to_owned(), reason: reason.to_string() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use axum::http::{Method, StatusCode};
 use serde_json::json;
 
 use super::{DEMO, House, PORT, cluster, message, registration};
+use crate::{decide::wanted::ClusterRecord, store::BlockRecord};
 
 #[tokio::test]
 async fn a_bundle_goes_to_a_server_of_its_cluster_and_role_once() {
@@ -98,4 +99,44 @@ async fn a_lost_database_does_not_empty_the_balancer() {
     let failure = view.devices["memory"].failure.clone().unwrap_or_default();
     assert!(failure.contains("take-over"), "{failure}");
     assert_eq!(*other.balancer.state.lock().unwrap(), held);
+}
+
+#[tokio::test]
+async fn a_registration_that_broke_off_is_completed_with_the_port_that_was_made() {
+    let house = House::new().await;
+    let id = DEMO.parse().unwrap();
+    let record = ClusterRecord {
+        id,
+        name: "demo".into(),
+        project: "demo".into(),
+        network: "net-1".into(),
+        pod_range: "10.240.0.0/16".parse().unwrap(),
+        blocks: vec![],
+        deleting: false,
+        revision: 1,
+        lease_transitions: 0,
+    };
+    let block = BlockRecord {
+        block: "203.0.113.16/28".parse().unwrap(),
+        cluster: id,
+        network: "vips-1".into(),
+        subnet: "sub-4".into(),
+        port: None,
+    };
+    house.service.store.register(&record).await.unwrap();
+    house.service.store.intend_block(&block).await.unwrap();
+    house.service.cloud.reserve(&record, &block).await.unwrap();
+    assert_eq!(
+        house.get(&cluster("")).await.body["cluster"]["vip_blocks"],
+        json!([]),
+        "not its own before it is kept"
+    );
+    let said = house.put(&cluster(""), registration()).await;
+    assert_eq!(
+        said.body["cluster"]["vip_blocks"],
+        json!(["203.0.113.16/28", "2001:db8:113::10/124"]),
+        "{}",
+        said.body
+    );
+    assert_eq!(house.neutron.reserved(), 2);
 }
