@@ -2,9 +2,9 @@
 //! would type them.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Mutex, mpsc};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -15,9 +15,6 @@ use crate::{ake, shell};
 
 /// The image that nodes boot from.
 pub const IMAGE: &str = "ake-node";
-
-/// Commands that build on each other; chains do not.
-type Chain = Vec<Vec<String>>;
 
 /// Makes the plugin's wheel and installs it where heat-engine will look; Heat is started afterwards.
 pub fn plugin(lab: &Lab, progress: &mut dyn FnMut(&str)) -> Result<()> {
@@ -66,76 +63,74 @@ pub fn cloud(lab: &Lab, progress: &mut dyn FnMut(&str)) -> Result<()> {
     fs::create_dir_all(lab.dirs().ake())?;
     fs::write(&file, json!({"ake_image_hash": hash}).to_string())
         .with_context(|| format!("cannot write {}", file.display()))?;
-    run(lab, chains(&hash, &file.display().to_string()), progress)
+    run(lab, &commands(&hash, &file.display().to_string()), progress)
 }
 
-fn chains(hash: &str, file: &str) -> Vec<Chain> {
+/// What an operator types after `openstack`, line by line.
+fn commands(hash: &str, file: &str) -> Vec<Vec<String>> {
     let words = |text: &str| -> Vec<String> { text.split_whitespace().map(str::to_owned).collect() };
     let url = ake::API_URL;
-    let mut catalog = vec![words("service create --name ake --description Kubernetes ake")];
+    let mut commands = vec![words("service create --name ake --description Kubernetes ake")];
     for interface in ["public", "internal", "admin"] {
-        catalog.push(words(&format!("endpoint create --region {REGION} ake {interface} {url}")));
+        commands.push(words(&format!("endpoint create --region {REGION} ake {interface} {url}")));
     }
-    vec![
-        catalog,
-        vec![
-            words(&format!("user create --domain default --password {PASSWORD} ake")),
-            words("role add --user ake --project service service"),
-        ],
-        vec![
-            words("network create --project service --no-share --provider-network-type local ake-vips"),
-            words(
-                "subnet create --project service --network ake-vips --subnet-range 203.0.113.0/24 \
-                 --gateway none --no-dhcp ake-vips-v4",
-            ),
-            words(
-                "subnet create --project service --network ake-vips --ip-version 6 \
-                 --subnet-range 2001:db8:113::/112 --gateway none --no-dhcp ake-vips-v6",
-            ),
-        ],
-        vec![words(&format!(
+    commands.extend([
+        words(&format!("user create --domain default --password {PASSWORD} ake")),
+        words(GRANT),
+        words("network create --project service --no-share --provider-network-type local ake-vips"),
+        words(
+            "subnet create --project service --network ake-vips --subnet-range 203.0.113.0/24 \
+             --gateway none --no-dhcp ake-vips-v4",
+        ),
+        words(
+            "subnet create --project service --network ake-vips --ip-version 6 \
+             --subnet-range 2001:db8:113::/112 --gateway none --no-dhcp ake-vips-v6",
+        ),
+        words(&format!(
             "image create --public --disk-format raw --container-format bare --property os_type=linux \
              --property os_distro=debian --property ake_image_hash={hash} --file {file} {IMAGE}"
-        ))],
-    ]
+        )),
+    ]);
+    commands
 }
 
-/// Runs the chains two at a time: the stock client spends its time loading itself.
-fn run(lab: &Lab, chains: Vec<Chain>, progress: &mut dyn FnMut(&str)) -> Result<()> {
-    let chains = Mutex::new(chains.into_iter());
-    let next = || chains.lock().map_or(None, |mut chains| chains.next());
-    std::thread::scope(|scope| {
-        let (say, said) = mpsc::channel::<String>();
-        let workers: Vec<_> = (0..2)
-            .map(|_| {
-                let say = say.clone();
-                let next = &next;
-                scope.spawn(move || -> Result<()> {
-                    while let Some(chain) = next() {
-                        for words in chain {
-                            let line =
-                                shell::words(std::iter::once("openstack".to_owned()).chain(words.clone()));
-                            // nobody listens only when this function has panicked
-                            let _ = say.send(format!("$ {line}"));
-                            shell::run(lab.tenant("admin").args(&words)).with_context(|| line)?;
-                        }
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
-        drop(say);
-        for line in said {
-            progress(&line);
+/// The one command that prints nothing.
+const GRANT: &str = "role add --user ake --project service service";
+
+/// Runs them in one stock client, which takes longer to start than to do any of them. Its interactive mode goes on
+/// after an error and ends well, so what each command prints is counted.
+fn run(lab: &Lab, commands: &[Vec<String>], progress: &mut dyn FnMut(&str)) -> Result<()> {
+    let mut text = String::new();
+    let mut answers = 0;
+    for words in commands {
+        let line = shell::words(words.clone());
+        progress(&format!("$ openstack {line}"));
+        if line == GRANT {
+            text += &format!("{line}\n");
+        } else {
+            text += &format!("{line} -f json\n");
+            answers += 1;
         }
-        for worker in workers {
-            match worker.join() {
-                Ok(result) => result?,
-                Err(_) => bail!("a thread that ran an operator's steps panicked"),
-            }
-        }
-        Ok(())
-    })
+    }
+    let mut client = lab
+        .tenant("admin")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start the stock client")?;
+    client.stdin.take().context("the stock client has no input")?.write_all(text.as_bytes())?;
+    let out = client.wait_with_output()?;
+    let given: Result<Vec<serde_json::Value>, _> =
+        serde_json::Deserializer::from_slice(&out.stdout).into_iter().collect();
+    let given = given.map_or(0, |given| given.len());
+    if given != answers {
+        bail!(
+            "the operator's steps: {given} of {answers} commands answered: {}",
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -144,8 +139,7 @@ mod tests {
 
     #[test]
     fn every_step_is_a_whole_command() {
-        let chains = chains("0123", "/f");
-        let lines: Vec<String> = chains.concat().into_iter().map(shell::words).collect();
+        let lines: Vec<String> = commands("0123", "/f").into_iter().map(shell::words).collect();
         assert!(lines.iter().all(|line| !line.contains("  ") && !line.contains('\'')), "{lines:#?}");
         assert!(lines.iter().any(|line| line.contains("ake_image_hash=0123")));
     }
