@@ -1,5 +1,7 @@
 //! The path of the demo, on the lab that `AKE_LAB` names.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use scenarios::{report::Report, walk};
 
 #[test]

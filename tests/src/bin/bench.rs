@@ -28,11 +28,13 @@ fn main() -> ExitCode {
     let mut report = Report::new("bench");
     let measured = run(&arguments, &mut report).and_then(|rows| write(&rows));
     let ended = Lab::down("bench");
-    for error in [measured.err(), ended.err()].into_iter().flatten() {
-        report.say(&format!("FAILED: {error:#}"));
-        return ExitCode::FAILURE;
+    match measured.and(ended) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report.say(&format!("FAILED: {error:#}"));
+            ExitCode::FAILURE
+        }
     }
-    ExitCode::SUCCESS
 }
 
 fn run(arguments: &Arguments, report: &mut Report) -> Result<Vec<Row>> {
