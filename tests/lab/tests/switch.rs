@@ -295,9 +295,14 @@ fn an_answer_leaves_past_the_balancer() {
     };
     let size = std::fs::metadata("/usr/bin/bash").unwrap().len();
     for vip in [v4.to_owned(), format!("[{v6}]")] {
-        let before = sent();
+        let (before, refused) = (sent(), neutron.dropped(Drop::Ingress));
         assert!(get(&neutron, "client", &format!("http://{vip}/bash")), "{vip}");
         assert!(sent() - before < size / 4, "only requests pass the balancer");
+        assert_eq!(
+            neutron.dropped(Drop::Ingress),
+            refused,
+            "no packet of the connection was taken for another's"
+        );
         assert!(!get(&neutron, "client", &format!("http://{vip}:81")), "{vip}, a port of no rule");
     }
 }
