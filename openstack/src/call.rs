@@ -227,7 +227,13 @@ impl Call {
                     tracing::debug!(%error, ?pause, "asking OpenStack again");
                     tokio::time::sleep(pause).await;
                 }
-                _ => return Err(error),
+                _ => {
+                    if let Error::Refused(refusal) = &error {
+                        let request = refusal.request_id.as_deref();
+                        tracing::info!(method = %self.method, path = self.path, request, "{refusal}");
+                    }
+                    return Err(error);
+                }
             }
         }
     }

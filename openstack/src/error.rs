@@ -100,9 +100,10 @@ pub enum LoginError {
     },
 }
 
-/// A service's no.
+/// A service's no. Its text leaves the request's id out, so that the same failure reads the same each time; the
+/// id is logged.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{service}: {operation}: {status}: {message}{}", show_request_id(.request_id.as_deref()))]
+#[error("{service}: {operation}: {status}: {message}")]
 pub struct Refusal {
     /// The service's type.
     pub service: &'static str,
@@ -187,10 +188,6 @@ pub enum Error {
         /// What was seen last.
         state: String,
     },
-}
-
-fn show_request_id(id: Option<&str>) -> String {
-    id.map(|id| format!(" [{id}]")).unwrap_or_default()
 }
 
 impl Error {

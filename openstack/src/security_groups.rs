@@ -110,6 +110,30 @@ pub async fn create_rule(session: &Session, group: &str, spec: &RuleSpec) -> Res
     }
 }
 
+/// Adds rules together or not at all, in one call. `None` says that the group has one that admits the same as
+/// one of them.
+pub async fn create_rules(
+    session: &Session,
+    group: &str,
+    specs: &[RuleSpec],
+) -> Result<Option<Vec<Rule>>, Error> {
+    let mut rules = json!(specs);
+    for rule in rules.as_array_mut().into_iter().flatten() {
+        rule["security_group_id"] = json!(group);
+    }
+    let answer = session
+        .call(Service::Network, Method::POST, "create security group rules", "/security-group-rules")
+        .about(format!("in {group}"))
+        .body(json!({ "security_group_rules": rules }))
+        .fetch("security_group_rules")
+        .await;
+    match answer {
+        Ok(rules) => Ok(Some(rules)),
+        Err(error) if error.fault() == Some("SecurityGroupRuleExists") => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Deletes a rule; one that is gone already is success.
 pub async fn delete_rule(session: &Session, rule: &str) -> Result<(), Error> {
     session

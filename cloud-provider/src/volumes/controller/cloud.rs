@@ -266,7 +266,7 @@ impl Cloud {
                 });
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 3 / 2).min(Duration::from_secs(3));
+            pause = (pause * 5 / 4).min(Duration::from_secs(2));
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod attach;
 mod cloud;
+mod finalizers;
 mod provision;
 mod quantity;
 mod release;
@@ -173,4 +174,11 @@ enum Error {
     /// It cannot be done as things stand.
     #[error("{0}")]
     Refused(String),
+}
+
+impl Error {
+    /// Whether people should hear of it: somebody else's write in between is nobody's fault.
+    fn is_news(&self) -> bool {
+        !matches!(self, Self::Cluster(error) if error.is_conflict())
+    }
 }

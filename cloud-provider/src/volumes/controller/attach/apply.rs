@@ -1,15 +1,13 @@
 //! Carries out a step, and writes the status.
 
-use k8s_openapi::{
-    api::{core::v1::PersistentVolume, storage::v1::VolumeAttachment},
-    jiff::Timestamp,
-};
+use k8s_openapi::{api::storage::v1::VolumeAttachment, jiff::Timestamp};
 use openstack_client::volumes::Volume;
 use serde_json::{Value, json};
 
 use super::{
     super::{
         Context, Error,
+        finalizers::change_finalizers,
         view::{ATTACHER_FINALIZER, AttachmentView, NODE_ID},
     },
     plan::Step,
@@ -23,7 +21,14 @@ pub(super) async fn apply(
     step: &Step,
 ) -> Result<(), Error> {
     match step {
-        Step::MarkVolume => mark_volume(context, &seen.volume).await,
+        Step::MarkVolume => {
+            change_finalizers(context, &seen.volume, None, |all| {
+                if !all.iter().any(|finalizer| finalizer == ATTACHER_FINALIZER) {
+                    all.push(ATTACHER_FINALIZER.to_owned());
+                }
+            })
+            .await
+        }
         Step::Mark { server } => {
             let mut finalizers = seen.finalizers.clone();
             if !seen.has_finalizer() {
@@ -70,23 +75,6 @@ fn publish_context(volume: &Volume, server: &str) -> Value {
     json!({"DevicePath": device, CONTEXT_SIZE: volume.size.to_string()})
 }
 
-/// Puts external-attacher's finalizer on a PersistentVolume.
-async fn mark_volume(context: &Context, name: &str) -> Result<(), Error> {
-    let Some(object) = context.cluster.get::<PersistentVolume>(None, name).await? else {
-        return Err(Error::Refused(format!("PersistentVolume {name} is gone")));
-    };
-    let mut finalizers = object.metadata.finalizers.unwrap_or_default();
-    if finalizers.iter().any(|finalizer| finalizer == ATTACHER_FINALIZER) {
-        return Ok(());
-    }
-    finalizers.push(ATTACHER_FINALIZER.to_owned());
-    let patch =
-        json!({"metadata": {"resourceVersion": object.metadata.resource_version, "finalizers": finalizers}});
-    let changed = context.cluster.merge::<PersistentVolume>(None, name, &patch).await?;
-    context.volumes.absorb(changed);
-    Ok(())
-}
-
 /// Says in the status why it does not go on; unless that stands there already.
 pub(super) async fn save_error(
     context: &Context,
@@ -107,7 +95,9 @@ pub(super) async fn save_error(
 async fn write_status(context: &Context, key: &Key, status: Value) -> Result<(), Error> {
     let patch = json!({"status": status});
     match context.cluster.merge_status::<VolumeAttachment>(None, &key.name, &patch).await {
-        Ok(changed) => context.attachments.absorb(changed),
+        // One that is going may be gone: the watch has the last word.
+        Ok(changed) if changed.metadata.deletion_timestamp.is_none() => context.attachments.absorb(changed),
+        Ok(_) => {}
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error.into()),
     }

@@ -15,8 +15,10 @@ pub(super) async fn work(context: &Context, key: &Key) -> Result<Next, Error> {
     for step in plan::plan(&volume, attachments) {
         tracing::info!(volume = %key, %step, "releasing");
         if let Err(error) = apply::apply(context, key, &volume, step).await {
-            let subject = Subject::new::<PersistentVolume>(key.clone(), volume.uid.clone());
-            context.recorder.warn(COMPONENT, subject, "VolumeFailedDelete", error.to_string());
+            if error.is_news() {
+                let subject = Subject::new::<PersistentVolume>(key.clone(), volume.uid.clone());
+                context.recorder.warn(COMPONENT, subject, "VolumeFailedDelete", error.to_string());
+            }
             return Err(error);
         }
     }

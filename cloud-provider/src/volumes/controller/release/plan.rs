@@ -11,10 +11,11 @@ pub(super) enum Step {
     DeleteVolume,
     /// Kubernetes' object goes, as soon as no finalizer holds it.
     DeleteObject,
+    /// Nothing is attached any more: external-attacher's goes. Nothing is left in Cinder: so does
+    /// external-provisioner's, if it is there.
+    DropFinalizers,
     /// Nothing is attached any more.
     DropAttacherFinalizer,
-    /// Nothing is left in Cinder.
-    DropProvisionerFinalizer,
 }
 
 impl fmt::Display for Step {
@@ -22,8 +23,8 @@ impl fmt::Display for Step {
         f.write_str(match self {
             Self::DeleteVolume => "delete the volume",
             Self::DeleteObject => "delete the PersistentVolume",
+            Self::DropFinalizers => "drop the finalizers",
             Self::DropAttacherFinalizer => "drop the attacher's finalizer",
-            Self::DropProvisionerFinalizer => "drop the provisioner's finalizer",
         })
     }
 }
@@ -42,22 +43,18 @@ pub(super) fn plan(volume: &PersistentView, attachments: usize) -> Vec<Step> {
             if !volume.deleting {
                 steps.push(Step::DeleteObject);
             }
-            if has(ATTACHER_FINALIZER) {
-                steps.push(Step::DropAttacherFinalizer);
-            }
-            if has(PROVISIONER_FINALIZER) {
-                steps.push(Step::DropProvisionerFinalizer);
+            if has(ATTACHER_FINALIZER) || has(PROVISIONER_FINALIZER) {
+                steps.push(Step::DropFinalizers);
             }
             return steps;
         }
     }
     if volume.deleting {
-        if has(ATTACHER_FINALIZER) {
-            steps.push(Step::DropAttacherFinalizer);
-        }
         // A retained volume stays in Cinder, its object may go.
         if has(PROVISIONER_FINALIZER) && !volume.delete_with_claim {
-            steps.push(Step::DropProvisionerFinalizer);
+            steps.push(Step::DropFinalizers);
+        } else if has(ATTACHER_FINALIZER) {
+            steps.push(Step::DropAttacherFinalizer);
         }
     }
     steps
@@ -90,29 +87,15 @@ mod tests {
         let bound = |deleting| PersistentView { released: false, ..volume(deleting, &[P, A]) };
         let foreign = PersistentView { provisioned_by_us: false, ..volume(false, &[P]) };
         for (why, volume, attachments, steps) in [
-            (
-                "released",
-                volume(false, &[P, A]),
-                0,
-                vec![DeleteVolume, DeleteObject, DropAttacherFinalizer, DropProvisionerFinalizer],
-            ),
-            (
-                "never attached",
-                volume(false, &[P]),
-                0,
-                vec![DeleteVolume, DeleteObject, DropProvisionerFinalizer],
-            ),
+            ("released", volume(false, &[P, A]), 0, vec![DeleteVolume, DeleteObject, DropFinalizers]),
+            ("never attached", volume(false, &[P]), 0, vec![DeleteVolume, DeleteObject, DropFinalizers]),
             ("an older one", volume(false, &[]), 0, vec![DeleteVolume, DeleteObject]),
             ("attached", volume(false, &[P, A]), 1, vec![]),
-            ("half done", volume(true, &[P]), 0, vec![DeleteVolume, DropProvisionerFinalizer]),
+            ("half done", volume(true, &[P]), 0, vec![DeleteVolume, DropFinalizers]),
             ("not ours any more", volume(true, &[A]), 0, vec![DropAttacherFinalizer]),
             ("retained", retained(false, &[]), 0, vec![]),
-            (
-                "retained, object deleted",
-                retained(true, &[A, P]),
-                0,
-                vec![DropAttacherFinalizer, DropProvisionerFinalizer],
-            ),
+            ("retained, object deleted", retained(true, &[A]), 0, vec![DropAttacherFinalizer]),
+            ("retained by now, object deleted", retained(true, &[A, P]), 0, vec![DropFinalizers]),
             ("bound", bound(false), 0, vec![]),
             ("bound, object deleted", bound(true), 0, vec![DropAttacherFinalizer]),
             ("bound, attached, object deleted", bound(true), 2, vec![]),

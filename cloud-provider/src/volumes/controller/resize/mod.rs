@@ -25,8 +25,10 @@ pub(super) async fn work(context: &Context, key: &Key) -> Result<Option<Next>, E
             context.recorder.normal(COMPONENT, subject(), "Resizing", message);
         }
         if let Err(error) = apply::apply(context, key, name, &volume, &step).await {
-            let message = format!("resize volume {name}: {error}");
-            context.recorder.warn(COMPONENT, subject(), "VolumeResizeFailed", message);
+            if error.is_news() {
+                let message = format!("resize volume {name}: {error}");
+                context.recorder.warn(COMPONENT, subject(), "VolumeResizeFailed", message);
+            }
             return Err(error);
         }
         if step == Step::HandToNode {
