@@ -8,7 +8,7 @@ use std::{
 
 use ake_api_client::{Batch, ClusterState, Write};
 use k8s_openapi::api::core::v1::Service;
-use openstack_client::security_groups;
+use openstack_client::security_groups::{self, RuleSpec};
 use serde_json::json;
 
 use super::{
@@ -119,10 +119,46 @@ impl Hands {
             self.one(world, step, &mut outcome).await;
         }
         self.write(world, writes, etag, &mut outcome).await;
-        for step in after {
+        let (openings, after): (Vec<_>, Vec<_>) =
+            after.into_iter().partition(|step| matches!(step, Step::AddRule { .. }));
+        for step in self.open(world, openings, &mut outcome).await.into_iter().chain(after) {
             self.one(world, step, &mut outcome).await;
         }
         outcome
+    }
+
+    /// Opens the security group with one call; what is left is to be tried one by one, so that each owner
+    /// hears its own refusal.
+    async fn open(&self, world: &mut World, steps: Vec<Step>, outcome: &mut Outcome) -> Vec<Step> {
+        let steps: Vec<Step> =
+            steps.into_iter().filter(|step| !outcome.failed.contains_key(&step.owner())).collect();
+        let specs: Vec<RuleSpec> = steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::AddRule { spec, .. } => Some(spec.clone()),
+                _ => None,
+            })
+            .collect();
+        let (Some(group), Some(known)) = (&self.cloud.security_group, &mut world.rules) else { return steps };
+        if specs.len() < 2 || outcome.ended.is_some() || !self.leadership.is_valid() {
+            return steps;
+        }
+        match security_groups::create_rules(&self.cloud.session, group, &specs).await {
+            Ok(Some(rules)) => {
+                known.extend(rules);
+                for step in &steps {
+                    tracing::info!("{step}");
+                    metrics::step(step.kind(), false);
+                }
+                outcome.taken.extend(steps);
+                Vec::new()
+            }
+            Ok(None) => steps,
+            Err(error) => {
+                tracing::debug!(%error, "rules are opened one by one");
+                steps
+            }
+        }
     }
 
     /// Takes a step that is not a write to ake-api.

@@ -116,7 +116,10 @@ pub fn wanted(state: &ClusterState, wanted: &Wanted) -> WantedRules {
         let port = match check {
             Check::Tcp { port } | Check::Http { port, .. } => *port,
         };
-        for source in &state.cluster.check_sources {
+        for source in state.cluster.check_sources.iter().filter(|source| {
+            // A check comes from an address of the family that it goes to.
+            wanted.node_families.contains(&source.is_ipv6())
+        }) {
             // Neutron takes no second rule for the same, whatever its description.
             let reason =
                 || Reason { description: HEALTH_CHECK, uid: wanted::owner(name).map(ToOwned::to_owned) };

@@ -224,3 +224,19 @@ fn one_refused_node_does_not_hold_up_services() {
     let steps = plan(&world).steps;
     assert!(steps.iter().all(|step| step.owner() == Owner::Node("w1".into())), "{steps:?}");
 }
+
+#[test]
+fn checks_are_let_in_from_sources_of_the_nodes_family_only() {
+    let mut world = world();
+    world.state.cluster.check_sources.push("fd00:77::2/128".parse().unwrap());
+    world.services.insert(key("web"), service("u1"));
+    let steps = shown(&converge(&mut world));
+    let opened: Vec<_> = steps.iter().filter(|step| step.starts_with("open")).collect();
+    assert_eq!(
+        opened,
+        [
+            "open the security group for tcp 80 from 0.0.0.0/0",
+            "open the security group for tcp 10256 from 192.168.77.2/32"
+        ]
+    );
+}

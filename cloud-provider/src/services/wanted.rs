@@ -82,6 +82,8 @@ pub struct Wanted {
     pub pools: BTreeMap<String, PoolRequest>,
     /// Load balancers by name.
     pub balancers: BTreeMap<String, WantedBalancer>,
+    /// Whether addresses that load balancers send to are IPv6; both values where there are both.
+    pub node_families: BTreeSet<bool>,
     /// UIDs of Services whose objects stay as they are.
     pub kept: BTreeSet<String>,
     /// Names at ake-api whose Service is not there; they stay until it is sure that it is gone.
@@ -150,7 +152,12 @@ fn is_selected(node: &NodeView, selector: &NodeSelector) -> bool {
 /// Works out what shall be.
 #[must_use]
 pub fn wanted(world: &World) -> Wanted {
-    let mut wanted = Wanted::default();
+    let addresses = world.nodes.values().filter_map(NodeView::internal_address);
+    let mut node_families: BTreeSet<bool> = addresses.map(|address| address.is_ipv6()).collect();
+    if node_families.is_empty() {
+        node_families.extend([false, true]);
+    }
+    let mut wanted = Wanted { node_families, ..Wanted::default() };
     for (key, service) in &world.services {
         if !service.is_wanted() {
             continue;
