@@ -44,17 +44,19 @@ pub struct Volume {
     pub name: String,
     /// Cinder's word for its state.
     pub status: String,
-    /// The reclaim policy of the StorageClass that it was made by.
+    /// What becomes of it.
     pub reclaim: Reclaim,
 }
 
 /// What becomes of a volume when its cluster goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reclaim {
-    /// It goes too.
+    /// It goes too, as the StorageClass says that it was made by.
     Delete,
-    /// It stays.
+    /// It stays, as the StorageClass says.
     Retain,
+    /// It should go, but Cinder said that it cannot: it has snapshots, for one.
+    Refused(String),
 }
 
 /// One write.

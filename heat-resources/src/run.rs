@@ -13,7 +13,7 @@ use crate::{
     bundle::{self, Claims},
     config::{self, Config},
     document::{Answer, Request, Verb},
-    plan::{Invalid, Resource, Step},
+    plan::{Invalid, Reclaim, Resource, Step},
     resources::{
         self, Any,
         credentials::{self, CLAIMS, CREDENTIAL_ID, CREDENTIAL_SECRET},
@@ -121,8 +121,14 @@ async fn planned(
     }
     let mut event = None;
     let mut left = Vec::new();
+    let mut refused = BTreeMap::new();
     for round in 0..ROUNDS {
-        let seen = world.observe(cluster, request.verb.begins() && round == 0, wide).await?;
+        let mut seen = world.observe(cluster, request.verb.begins() && round == 0, wide).await?;
+        for volume in &mut seen.volumes {
+            if let Some(why) = refused.get(&volume.id) {
+                volume.reclaim = Reclaim::Refused(String::clone(why));
+            }
+        }
         let plan = if deleting { resource.unwanted(&seen) } else { resource.wanted(&seen)? };
         event = plan.event.or(event);
         if let Some(wait) = plan.wait {
@@ -137,13 +143,16 @@ async fn planned(
             return Ok(Answer { done: true, attributes, event, ..Answer::default() });
         }
         for step in &plan.steps {
-            match apply(world, cluster, step).await {
-                Err(Error::Step { reason, .. })
+            match (apply(world, cluster, step).await, step) {
+                (Err(Error::Step { reason, .. }), Step::DeleteVolume(id)) if reason.is_invalid() => {
+                    refused.insert(id.clone(), reason.to_string());
+                }
+                (Err(Error::Step { reason, .. }), _)
                     if deleting && reason.is_passing() && request.waited < PATIENCE_S =>
                 {
                     return Ok(Answer { again: 2, event, ..Answer::default() });
                 }
-                done => done?,
+                (done, _) => done?,
             }
         }
         left = plan.steps;

@@ -45,6 +45,12 @@ impl Error {
             Self::Api(error) => error.is_passing() || error.code() == Some("conflict"),
         }
     }
+
+    /// Whether the cloud says that this cannot be done, now or later.
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        matches!(self, Self::Cloud(error) if error.class() == openstack_client::Class::Invalid)
+    }
 }
 
 /// Both services, as one tenant.

@@ -159,8 +159,11 @@ impl Resource for Registration {
             return Plan::wait(format!("volumes of the cluster are not gone yet: {list}"), 2, LIMIT_S);
         }
         let event = (!staying.is_empty()).then(|| {
-            let list = list(staying.iter().map(|v| format!("{} ({})", v.name, v.id)));
-            format!("volumes that stay, because their reclaim policy is Retain: {list}")
+            let list = list(staying.iter().map(|v| match &v.reclaim {
+                Reclaim::Refused(why) => format!("{} ({}): {why}", v.name, v.id),
+                _ => format!("{} ({}): reclaim policy Retain", v.name, v.id),
+            }));
+            format!("volumes that stay: {list}")
         });
         Plan { event, ..Plan::steps(vec![Step::DeleteCluster]) }
     }

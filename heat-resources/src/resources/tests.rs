@@ -152,7 +152,13 @@ fn a_cluster_that_goes_takes_its_time() {
     let kept = Seen { volumes: volumes.volumes[2..].to_vec(), ..seen(going.clone()) };
     let plan = resource.unwanted(&kept);
     assert_eq!(shown(&plan), ["forget the cluster"]);
-    assert!(plan.event.unwrap().contains("c (id-c)"));
+    assert!(plan.event.unwrap().contains("c (id-c): reclaim policy Retain"));
+
+    let snapshots = Reclaim::Refused("it has snapshots".into());
+    let refused = Seen { volumes: vec![volume("a", "available", snapshots)], ..seen(going.clone()) };
+    let plan = resource.unwanted(&refused);
+    assert_eq!(shown(&plan), ["forget the cluster"]);
+    assert!(plan.event.unwrap().contains("a (id-a): it has snapshots"));
 
     assert_eq!(resource.unwanted(&Seen::default()), Plan::default());
 }
