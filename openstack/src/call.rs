@@ -228,7 +228,10 @@ impl Call {
                     tokio::time::sleep(pause).await;
                 }
                 _ => {
-                    if let Error::Refused(refusal) = &error {
+                    // That something is not there is mostly what was asked for.
+                    if let Error::Refused(refusal) = &error
+                        && !error.is_missing()
+                    {
                         let request = refusal.request_id.as_deref();
                         tracing::info!(method = %self.method, path = self.path, request, "{refusal}");
                     }
