@@ -4,7 +4,10 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -88,12 +91,20 @@ impl<V> Clone for Entry<V> {
     }
 }
 
+/// What an object's projection was, and is.
+struct Difference<V> {
+    old: Option<Entry<V>>,
+    new: Option<Entry<V>>,
+}
+
 type Entries<V> = BTreeMap<Key, Entry<V>>;
 type Project<K, V> = Box<dyn Fn(K) -> Option<V> + Send + Sync>;
 type OnChange<V> = Box<dyn Fn(Change<'_, V>) + Send + Sync>;
 
 struct Shared<K, V> {
     entries: RwLock<Entries<V>>,
+    /// The newest version that the watch has told of.
+    seen: AtomicU64,
     project: Project<K, V>,
     on_change: OnChange<V>,
     ready: watch::Receiver<bool>,
@@ -122,6 +133,7 @@ impl Cluster {
         let (ready_sender, ready) = watch::channel(false);
         let shared = Arc::new(Shared {
             entries: RwLock::default(),
+            seen: AtomicU64::new(0),
             project: Box::new(project),
             on_change: Box::new(on_change),
             ready,
@@ -175,18 +187,38 @@ impl<K: Object, V: PartialEq + Send + Sync + 'static> Index<K, V> {
         self.read().iter().map(|(key, entry)| (key.clone(), entry.view.clone())).collect()
     }
 
-    /// Takes in what a write has returned, so that the next look does not see the state before it.
+    /// Takes in what a write has returned, so that the next look does not see the state before it. Whoever
+    /// wrote knows: nobody is told.
     pub fn absorb(&self, object: K) {
-        let (key, version) = (Key::of(&object), version(&object));
-        let view = (self.shared.project)(object).map(Arc::new);
-        let mut entries = self.shared.entries.write().unwrap_or_else(PoisonError::into_inner);
-        if entries.get(&key).is_some_and(|entry| entry.version >= version) {
-            return;
+        self.learn(object);
+    }
+
+    /// As [`Index::absorb`], for a write that others wait for: they are told.
+    pub fn absorb_and_tell(&self, object: K) {
+        let key = Key::of(&object);
+        if let Some(Difference { old, new }) = self.learn(object) {
+            self.tell(&key, old.as_ref(), new.as_ref(), false);
         }
-        match view {
-            Some(view) => entries.insert(key, Entry { version, view }),
+    }
+
+    /// Before and after, unless something newer is known already.
+    fn learn(&self, object: K) -> Option<Difference<V>> {
+        let (key, version) = (Key::of(&object), version(&object));
+        let new = (self.shared.project)(object).map(|view| Entry { version, view: Arc::new(view) });
+        let mut entries = self.shared.entries.write().unwrap_or_else(PoisonError::into_inner);
+        // What the watch has gone past, and does not know, is gone by now.
+        let newest = match entries.get(&key) {
+            Some(entry) => entry.version,
+            None => self.shared.seen.load(Ordering::Acquire),
+        };
+        if newest >= version {
+            return None;
+        }
+        let old = match &new {
+            Some(entry) => entries.insert(key, entry.clone()),
             None => entries.remove(&key),
         };
+        Some(Difference { old, new })
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Entries<V>> {
@@ -195,6 +227,9 @@ impl<K: Object, V: PartialEq + Send + Sync + 'static> Index<K, V> {
 
     /// Takes one event of the watch; true at the end of a complete list.
     fn take(&self, listing: &mut Option<Entries<V>>, event: Event<K>) -> bool {
+        if let Event::Apply(object) | Event::Delete(object) | Event::InitApply(object) = &event {
+            self.shared.seen.fetch_max(version(object), Ordering::AcqRel);
+        }
         match event {
             Event::Init => *listing = Some(Entries::new()),
             Event::InitApply(object) => {
@@ -287,6 +322,7 @@ mod tests {
         let log = told.clone();
         let shared = Shared {
             entries: RwLock::default(),
+            seen: AtomicU64::new(0),
             project: Box::new(|node: Node| node.spec.and_then(|spec| spec.unschedulable)),
             on_change: Box::new(move |change: Change<'_, bool>| {
                 let line = format!("{} {:?} {:?}", change.key, change.old, change.new);
@@ -335,5 +371,26 @@ mod tests {
         index.absorb(node("a", 3, true));
         index.take(&mut None, Event::Apply(node("a", 2, false)));
         assert_eq!(index.get(&Key::whole("a")).as_deref(), Some(&true));
+    }
+
+    #[test]
+    fn a_write_that_returns_after_the_object_went_does_not_bring_it_back() {
+        let (index, _) = index();
+        index.take(&mut None, Event::Apply(node("a", 1, false)));
+        index.take(&mut None, Event::Delete(node("a", 3, false)));
+        index.absorb(node("a", 2, false));
+        assert!(index.all().is_empty());
+        index.absorb(node("b", 4, false));
+        assert_eq!(index.all().len(), 1);
+    }
+
+    #[test]
+    fn others_are_told_of_a_write_once() {
+        let (index, told) = index();
+        index.take(&mut None, Event::Apply(node("a", 1, false)));
+        told.lock().unwrap().clear();
+        index.absorb_and_tell(node("a", 2, true));
+        index.take(&mut None, Event::Apply(node("a", 2, true)));
+        assert_eq!(*told.lock().unwrap(), ["a Some(false) Some(true)"]);
     }
 }

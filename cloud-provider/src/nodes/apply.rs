@@ -19,7 +19,7 @@ pub async fn apply(cluster: &Cluster, nodes: &Index<Node, NodeView>, step: &Step
             let addresses: Vec<Value> =
                 addresses.iter().map(|a| json!({ "type": a.kind, "address": a.address })).collect();
             let patch = json!({ "status": { "addresses": addresses } });
-            nodes.absorb(cluster.merge_status::<Node>(None, node, &patch).await?);
+            nodes.absorb_and_tell(cluster.merge_status::<Node>(None, node, &patch).await?);
             Ok(())
         }
         Step::Initialize { node, provider_id, labels } => {
@@ -74,7 +74,7 @@ async fn rewrite(
         patch["metadata"]["resourceVersion"] = json!(found.metadata.resource_version);
         match cluster.merge::<Node>(None, name, &patch).await {
             Ok(written) => {
-                nodes.absorb(written);
+                nodes.absorb_and_tell(written);
                 return Ok(());
             }
             Err(error) if error.is_conflict() && tries < TRIES => tries += 1,
