@@ -1,9 +1,11 @@
 //! What the demo, the tests and the benchmarks share: a tenant's steps, traffic, and a table of proofs.
 
+pub mod api;
 pub mod cluster;
 pub mod measure;
 pub mod proofs;
 pub mod report;
+pub mod stacks;
 pub mod tenant;
 pub mod traffic;
 pub mod walk;

@@ -1,18 +1,26 @@
 //! What a tenant does, with the stock clients and an ordinary login: a credential, a key, a stack.
 
-use std::{io::Write, path::PathBuf, process::Stdio};
+use std::{
+    path::PathBuf,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use ake_lab::Lab;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{checkout, cluster::Cluster, output, report::Report};
+use crate::{api::Api, checkout, cluster::Cluster, output, report::Report};
+
+/// Longest wait for a stack.
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// A project and its user of the same name.
 pub struct Tenant<'a> {
     lab: &'a Lab,
     name: String,
     home: PathBuf,
+    api: OnceLock<Api<'a>>,
 }
 
 /// What a stack is made from.
@@ -50,7 +58,7 @@ impl<'a> Tenant<'a> {
     pub fn new(lab: &'a Lab, name: &str) -> Result<Self> {
         let home = lab.dirs().state.join("tenants").join(name);
         std::fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
-        Ok(Self { lab, name: name.to_owned(), home })
+        Ok(Self { lab, name: name.to_owned(), home, api: OnceLock::new() })
     }
 
     /// Its name, which is its project's and its user's.
@@ -76,22 +84,13 @@ impl<'a> Tenant<'a> {
         serde_json::from_str(&text).with_context(|| format!("openstack {}: {text}", words.join(" ")))
     }
 
-    /// Several commands in one run of the stock client, which takes longer to start than to ask.
-    pub fn many(&self, lines: &[String]) -> Result<Vec<Value>> {
-        let mut child = self.lab.tenant(&self.name).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let text: String = lines.iter().map(|line| format!("{line} -f json\n")).collect();
-        child.stdin.take().context("openstack without an input")?.write_all(text.as_bytes())?;
-        let out = child.wait_with_output()?;
-        let read: Result<Vec<Value>, _> =
-            serde_json::Deserializer::from_slice(&out.stdout).into_iter().collect();
-        let read = read.with_context(|| String::from_utf8_lossy(&out.stdout).into_owned())?;
-        anyhow::ensure!(
-            read.len() == lines.len(),
-            "{} answers to {} commands: {text}",
-            read.len(),
-            lines.len()
-        );
-        Ok(read)
+    /// The services themselves, as this tenant.
+    pub fn api(&self) -> Result<&Api<'a>> {
+        if let Some(api) = self.api.get() {
+            return Ok(api);
+        }
+        let api = Api::of(self.lab, &self.name)?;
+        Ok(self.api.get_or_init(|| api))
     }
 
     /// Makes an application credential with the access rules that a cluster needs.
@@ -177,27 +176,19 @@ impl<'a> Tenant<'a> {
         self.finish(&wish.stack)
     }
 
-    /// A stack's status and reason.
-    pub fn status(&self, stack: &str) -> Result<(String, String)> {
-        let shown = self.json(&[
-            "stack",
-            "show",
-            "--no-resolve-outputs",
-            "-c",
-            "stack_status",
-            "-c",
-            "stack_status_reason",
-            stack,
-        ])?;
-        let text = |key: &str| shown[key].as_str().unwrap_or_default().to_owned();
-        Ok((text("stack_status"), text("stack_status_reason")))
+    /// A stack's status and reason; none where there is no such stack.
+    pub fn status(&self, stack: &str) -> Result<Option<(String, String)>> {
+        let stacks = self.api()?.get("orchestration", &format!("/stacks?name={stack}"))?;
+        let text = |key: &str| stacks["stacks"][0][key].as_str().map(ToOwned::to_owned);
+        Ok(text("stack_status").zip(text("stack_status_reason")))
     }
 
     /// Waits until a stack has a status; an error with Heat's own failures list where it fails.
     pub fn settled(&self, stack: &str, wanted: &str) -> Result<()> {
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(900);
+        let end = Instant::now() + PATIENCE;
         loop {
-            let (status, reason) = self.status(stack)?;
+            let (status, reason) =
+                self.status(stack)?.with_context(|| format!("there is no stack {stack}"))?;
             if status == wanted {
                 return Ok(());
             }
@@ -205,11 +196,24 @@ impl<'a> Tenant<'a> {
                 let failures = self.failures(stack).unwrap_or_default();
                 bail!("stack {stack} is {status}: {reason}\n{failures}");
             }
-            if std::time::Instant::now() > end {
-                bail!("stack {stack} is still {status} after 15 minutes: {reason}");
+            if Instant::now() > end {
+                bail!("stack {stack} is still {status} after {} s: {reason}", PATIENCE.as_secs());
             }
-            std::thread::sleep(std::time::Duration::from_millis(500));
+            std::thread::sleep(Duration::from_millis(500));
         }
+    }
+
+    /// Deletes a stack and waits until it is gone; an error with what it fails by.
+    pub fn remove(&self, stack: &str) -> Result<()> {
+        self.openstack(&["stack", "delete", "--yes", stack])?;
+        let end = Instant::now() + PATIENCE;
+        while let Some((status, reason)) = self.status(stack)? {
+            if status == "DELETE_FAILED" || Instant::now() > end {
+                bail!("stack {stack} is {status}: {reason}\n{}", self.failures(stack).unwrap_or_default());
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        Ok(())
     }
 
     /// What Heat says of a stack's failures, whole.
@@ -239,15 +243,26 @@ impl<'a> Tenant<'a> {
         Ok(block.split('/').next().unwrap_or_default().to_owned())
     }
 
-    /// Everything of this project that OpenStack lists, and what `ake-api` has for it: one sorted line each.
+    /// Everything of this project that OpenStack lists, and its clusters at `ake-api`: one sorted line each.
     pub fn inventory(&self) -> Result<Vec<String>> {
-        let lists = ["stack", "server", "port", "volume", "security group", "image", "network", "keypair"];
-        let lines: Vec<_> = lists.iter().map(|list| format!("{list} list")).collect();
+        let lists = [
+            ("stack", "orchestration", "/stacks", "stacks"),
+            ("server", "compute", "/servers", "servers"),
+            ("keypair", "compute", "/os-keypairs", "keypairs"),
+            ("port", "network", "/v2.0/ports", "ports"),
+            ("security group", "network", "/v2.0/security-groups", "security_groups"),
+            ("network", "network", "/v2.0/networks", "networks"),
+            ("volume", "block-storage", "/volumes", "volumes"),
+            ("image", "image", "/v2/images", "images"),
+            ("cluster", "ake", "/v1/clusters", ""),
+        ];
         let mut found = Vec::new();
-        for (list, rows) in lists.iter().zip(self.many(&lines)?) {
-            for row in rows.as_array().into_iter().flatten() {
-                let id = row["ID"].as_str().or(row["Name"].as_str()).unwrap_or_default();
-                found.push(format!("{list} {id}"));
+        for (kind, service, path, key) in lists {
+            let answer = self.api()?.get(service, path)?;
+            let rows = if key.is_empty() { &answer } else { &answer[key] };
+            for row in rows.as_array().with_context(|| format!("{service} {path}: {answer}"))? {
+                let id = row["id"].as_str().or(row["keypair"]["name"].as_str());
+                found.push(format!("{kind} {}", id.unwrap_or_default()));
             }
         }
         found.sort();

@@ -1,59 +1,21 @@
 //! AKE's resources by real stacks without machines: what a tenant gets, and what is said of bad input.
 //! Each test has a project of its own.
 
-use std::net::Ipv4Addr;
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use anyhow::{Result, ensure};
-use scenarios::{checkout, complaint, lab_of_this_run, output, raw, tenant::Tenant};
+use std::{net::Ipv4Addr, os::unix::fs::PermissionsExt, process::Command, time::Duration};
+
+use ake_heat::schema::{Property, Type};
+use anyhow::{Context, Result, ensure};
+use scenarios::{
+    checkout, complaint, output, raw,
+    stacks::{create, new_project, nothing_left, refusal, run, says, with_project},
+    tenant::Tenant,
+};
 use serde_json::Value;
 
-/// Runs a test with a new project; the error is what the test says.
-fn with_project(name: &str, test: impl FnOnce(&ake_lab::Lab, &Tenant<'_>) -> Result<()>) {
-    let done = (|| {
-        let lab = lab_of_this_run()?;
-        lab.new_project(name)?;
-        let tenant = Tenant::new(&lab, name)?;
-        let before = tenant.inventory()?;
-        test(&lab, &tenant)?;
-        let left: Vec<_> = tenant.inventory()?.into_iter().filter(|line| !before.contains(line)).collect();
-        ensure!(left.is_empty(), "left behind: {left:?}");
-        Ok(())
-    })();
-    done.unwrap_or_else(|error: anyhow::Error| panic!("{error:#}"));
-}
-
-/// `openstack stack create --wait` of a fixture; what Heat says of it in the end.
-fn create(
-    lab: &ake_lab::Lab,
-    tenant: &Tenant<'_>,
-    stack: &str,
-    fixture: &str,
-    parameters: &[&str],
-) -> Result<()> {
-    let mut command = lab.tenant(tenant.name());
-    command
-        .args(["stack", "create", "-f", "json", "-t"])
-        .arg(checkout().join("tests/fixtures").join(fixture));
-    for parameter in parameters {
-        command.args(["--parameter", parameter]);
-    }
-    output(command.arg(stack))?;
-    tenant.settled(stack, "CREATE_COMPLETE")
-}
-
-fn remove(lab: &ake_lab::Lab, tenant: &Tenant<'_>, stack: &str) -> Result<()> {
-    output(lab.tenant(tenant.name()).args(["stack", "delete", "--yes", "--wait", stack])).map(drop)
-}
-
-/// What a failing stack says; everything it made is deleted.
-fn refusal(lab: &ake_lab::Lab, tenant: &Tenant<'_>, fixture: &str, parameters: &[&str]) -> Result<String> {
-    let error = create(lab, tenant, "bad", fixture, parameters).err();
-    let text = error.map(|error| format!("{error:#}"));
-    if tenant.status("bad").is_ok() {
-        remove(lab, tenant, "bad")?;
-    }
-    text.ok_or_else(|| anyhow::anyhow!("a stack with {parameters:?} was made; it should be refused"))
-}
+/// What Heat says comes within this time, also on a busy computer.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_vip_comes_from_the_clusters_block_and_goes_with_the_stack() {
@@ -64,40 +26,34 @@ fn a_vip_comes_from_the_clusters_block_and_goes_with_the_stack() {
         let shown = output(&mut lab.operator(&["show", &address.to_string()]))?;
         ensure!(shown.contains("one"), "ake-api show {address} does not name the cluster:\n{shown}");
         // A second cluster of the same name in another project has a block of its own.
-        lab.new_project("vips-too")?;
-        let other = Tenant::new(lab, "vips-too")?;
+        let (other, before) = new_project(lab, "vips-too")?;
         create(lab, &other, "one", "vip.yaml", &[])?;
         let theirs: Ipv4Addr = other.stack_output("one", "address")?.parse()?;
         ensure!(
             theirs != address && theirs.octets()[3] / 16 != address.octets()[3] / 16,
             "{theirs} and {address}"
         );
-        remove(lab, tenant, "one")?;
+        tenant.remove("one")?;
         let kept = output(&mut lab.operator(&["show", &theirs.to_string()]))?;
         ensure!(kept.contains("one"), "the other project's VIP went along:\n{kept}");
-        remove(lab, &other, "one")
+        other.remove("one")?;
+        nothing_left(&other, &before)
     });
 }
 
 #[test]
 fn heat_shows_what_rust_declares() {
-    let done = (|| -> Result<()> {
-        let lab = lab_of_this_run()?;
-        let declared: Value =
-            serde_json::from_str(&output(std::process::Command::new(lab.built("ake-heat")?).arg("schema"))?)?;
-        let types = declared["resource_types"].as_array().or(declared.as_array()).expect("a list of types");
-        for kind in types {
+    run(|lab| {
+        let declared: Vec<Value> =
+            serde_json::from_str(&output(Command::new(lab.built("ake-heat")?).arg("schema"))?)?;
+        let demo = Tenant::new(lab, "demo")?;
+        for kind in &declared {
             let name = kind["name"].as_str().expect("a name");
-            let text = output(lab.tenant("demo").args([
-                "orchestration",
-                "resource",
-                "type",
-                "show",
-                name,
-                "-f",
-                "json",
-            ]))?;
-            let shown: Value = serde_json::from_str(&text)?;
+            let shown = if name == "AKE::LB::VIP" {
+                demo.json(&["orchestration", "resource", "type", "show", name])?
+            } else {
+                demo.api()?.get("orchestration", &format!("/resource_types/{name}"))?
+            };
             for property in kind["properties"].as_array().into_iter().flatten() {
                 let key = property["name"].as_str().expect("a name");
                 let description = property["description"].as_str().expect("a description");
@@ -113,41 +69,36 @@ fn heat_shows_what_rust_declares() {
             }
         }
         Ok(())
-    })();
-    done.unwrap_or_else(|error| panic!("{error:#}"));
+    });
 }
 
 #[test]
 fn a_wrong_property_value_is_named_with_what_was_expected() {
     with_project("bad-family", |lab, tenant| {
-        let said = refusal(lab, tenant, "vip.yaml", &["family=IPv5"])?;
-        ensure!(said.contains("family") && said.contains("IPv5") && said.contains("IPv4"), "{said}");
-        Ok(())
+        let said = refusal(lab, tenant, "vip.yaml", &["family=IPv5"], DEADLINE)?;
+        says(&said, &["family", "IPv5", "IPv4", "IPv6"])
     });
 }
 
 #[test]
 fn an_unknown_network_is_named() {
     with_project("bad-network", |lab, tenant| {
-        let said = refusal(lab, tenant, "vip.yaml", &["network=nowhere"])?;
-        ensure!(said.contains("network") && said.contains("nowhere"), "{said}");
-        Ok(())
+        let said = refusal(lab, tenant, "vip.yaml", &["network=nowhere"], DEADLINE)?;
+        says(&said, &["network", "nowhere"])
     });
 }
 
 #[test]
 fn an_address_that_is_taken_is_named_with_who_has_it() {
     with_project("bad-address", |lab, tenant| {
-        let said = refusal(lab, tenant, "vip.yaml", &["twice=true"])?;
-        ensure!(said.contains("203.0.113.") && said.contains("first"), "{said}");
-        Ok(())
+        let said = refusal(lab, tenant, "vip.yaml", &["twice=true"], DEADLINE)?;
+        says(&said, &["address: 203.0.113.", "taken by address first", "/28"])
     });
 }
 
 #[test]
 fn a_wrong_login_is_refused_by_keystone_and_by_ake_api_alike() {
-    let done = (|| -> Result<()> {
-        let lab = lab_of_this_run()?;
+    run(|lab| {
         let mut command = lab.client("curl");
         command.args(["-sk", "-H", "X-Auth-Token: not-a-token", "https://192.0.2.2:9511/v1/clusters"]);
         let said = output(&mut command)?;
@@ -155,6 +106,57 @@ fn a_wrong_login_is_refused_by_keystone_and_by_ake_api_alike() {
         let out = raw(lab.tenant("demo").args(["--os-password", "wrong", "stack", "list"]))?;
         ensure!(complaint(&out).contains("401"), "{}", complaint(&out));
         Ok(())
-    })();
-    done.unwrap_or_else(|error| panic!("{error:#}"));
+    });
+}
+
+/// The plugin of the running lab with another program.
+fn plugin(lab: &ake_lab::Lab, folder: &std::path::Path, program: &str) -> Result<()> {
+    let from = lab.dirs().openstack().join("heat-plugins/ake_heat/plugin");
+    output(Command::new("cp").arg("-r").arg(from).arg(folder.join("plugin")))?;
+    let path = folder.join("bin/ake-heat");
+    std::fs::create_dir_all(folder.join("bin"))?;
+    std::fs::write(&path, program)?;
+    Ok(std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?)
+}
+
+/// Python with Heat's code and a plugin, in the tests' folder of the plugin.
+fn with_heat(lab: &ake_lab::Lab, plugin: &std::path::Path) -> Command {
+    let mut command = Command::new(lab.programs().services.join("bin/python"));
+    command.current_dir(checkout().join("heat-resources/plugin/tests"));
+    command
+        .env("AKE_HEAT_PLUGIN", plugin)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONWARNINGS", "ignore");
+    command
+}
+
+#[test]
+fn the_plugin_does_as_its_own_tests_say_inside_heats_engine() {
+    run(|lab| {
+        let plugin = lab.dirs().openstack().join("heat-plugins/ake_heat/plugin");
+        let out = raw(with_heat(lab, &plugin).args(["-m", "unittest", "test_life", "test_templates"]))?;
+        ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_property_that_is_declared_in_rust_alone_is_shown_by_heat() {
+    run(|lab| {
+        let mut types = ake_heat::resources::types();
+        let vip = types.iter_mut().find(|kind| kind.name == "AKE::LB::VIP").context("AKE::LB::VIP")?;
+        vip.properties
+            .push(Property::new("colour", Type::String, "Of the address.").one_of(&["red", "blue"]));
+        let folder = tempfile::tempdir()?;
+        let schema = folder.path().join("schema.json");
+        std::fs::write(&schema, serde_json::to_string(&types)?)?;
+        plugin(lab, folder.path(), &format!("#!/bin/sh\nexec cat {}\n", schema.display()))?;
+        let text =
+            output(with_heat(lab, &folder.path().join("plugin")).args(["shown_type.py", "AKE::LB::VIP"]))?;
+        let shown: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+        let colour = &shown["properties"]["colour"];
+        ensure!(colour["description"] == "Of the address." && colour["required"] == false, "{colour}");
+        ensure!(colour["constraints"][0]["allowed_values"] == serde_json::json!(["red", "blue"]), "{colour}");
+        Ok(())
+    });
 }
