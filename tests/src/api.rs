@@ -7,7 +7,7 @@ use ake_lab::Lab;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::{complaint, tenant::Credential};
+use crate::{complaint, output, tenant::Credential};
 
 /// A login, with the catalog that came with it.
 pub struct Api<'a> {
@@ -97,6 +97,15 @@ impl<'a> Api<'a> {
         let said = self.call("GET", service, path, None)?;
         ensure!(said.granted(), "GET {service} {path}: {}: {}", said.status, said.body);
         Ok(said.body)
+    }
+
+    /// What a service says at each of these paths, one after the other; an error if it does not grant one.
+    pub fn texts(&self, service: &str, paths: &[String]) -> Result<String> {
+        let base = self.catalog.get(service).with_context(|| format!("no {service} in the catalog"))?;
+        let mut command = self.lab.client("curl");
+        command.args(["-sSLf", "--fail-early", "-H", &format!("X-Auth-Token: {}", self.token)]);
+        command.args(["-H", "X-OpenStack-Nova-API-Version: 2.90", "-w", "\n"]);
+        output(command.args(paths.iter().map(|path| format!("{base}{path}"))))
     }
 }
 
