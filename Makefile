@@ -9,6 +9,7 @@ setup:  ## install what is missing (says what and why)
 	@tools/setup
 
 build: setup  ## AKE's programs
+	@echo "building AKE's programs (some minutes the first time)"
 	@cargo build --workspace --bins --quiet
 
 image: build  ## what a node boots from; prints its folder

@@ -113,15 +113,9 @@ pub fn speed(cluster: &Cluster<'_>, report: &mut Report) -> Result<()> {
     // In turn, so that a slow moment of the machine meets both.
     let (straight, through) = (latency(node)?, latency(vip)?);
     let throughput = |to: IpAddr| -> Result<f64> {
-        let text = output(cluster.lab.client("iperf3").args([
-            "-J",
-            "-t",
-            "3",
-            "-p",
-            "5201",
-            "-c",
-            &to.to_string(),
-        ]))?;
+        let mut command = cluster.lab.client("timeout");
+        command.args(["20", "iperf3", "-J", "-t", "3", "-p", "5201", "-c", &to.to_string()]);
+        let text = output(&mut command)?;
         let read: serde_json::Value = serde_json::from_str(&text)?;
         Ok(read["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 without a sum")? / 1e9)
     };
