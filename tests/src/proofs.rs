@@ -25,7 +25,7 @@ mod service;
 
 pub use counters::Counters;
 pub use security::{metadata, spoofing};
-pub use service::{answers_from_vip, client_address, past_the_balancer, reachable, ring, stopped_worker};
+pub use service::{answers_from_vip, client_address, ending_worker, past_the_balancer, reachable, ring};
 
 /// A loop of requests that runs beside the work.
 pub struct Background {

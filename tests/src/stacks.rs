@@ -12,6 +12,7 @@ use crate::{checkout, lab_of_this_run, output, tenant::Tenant};
 
 /// Runs a test; its error is what the test says.
 pub fn run(test: impl FnOnce(&Lab) -> Result<()>) {
+    #[allow(clippy::panic, reason = "a test fails by panicking")]
     lab_of_this_run().and_then(|lab| test(&lab)).unwrap_or_else(|error: Error| panic!("{error:#}"));
 }
 

@@ -40,10 +40,10 @@ pub fn path(lab: &Lab, report: &mut Report) -> Result<()> {
         proofs::data_moves(&cluster, report)
     })?;
 
-    report.stage("a worker is stopped", |report| {
+    report.stage("a worker ends", |report| {
         let vip = cluster.vip("web-local")?;
         let victim = workers.first().context("a worker")?;
-        proofs::stopped_worker(&cluster, vip, victim, &demo, report)
+        proofs::ending_worker(&cluster, vip, victim, &demo, report)
     })?;
 
     report.stage("a Service goes", |report| proofs::service_goes(&cluster, report))?;

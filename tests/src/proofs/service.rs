@@ -134,25 +134,48 @@ fn shares(cluster: &Cluster<'_>, service: &str) -> Result<Shares> {
         .collect())
 }
 
-/// A worker is stopped under a request loop to a Service of policy Local, whose members the balancer checks
-/// pod by pod (with policy Cluster the other node's kube-proxy goes on trying the lost pod until Kubernetes gives
-/// the node up): how many requests are lost, and until when.
-pub fn stopped_worker(
+/// A worker ends under a request loop to a Service of policy Local, whose members the balancer checks pod by pod
+/// (with policy Cluster the other node's kube-proxy goes on trying the lost pod until Kubernetes gives the node up):
+/// how many requests are lost, and until when. First it loses power and comes back, then it is shut down.
+pub fn ending_worker(
     cluster: &Cluster<'_>,
     vip: IpAddr,
     server: &str,
     tenant: &crate::tenant::Tenant<'_>,
     report: &mut Report,
 ) -> Result<()> {
+    under_load(cluster, vip, "a worker loses power under a request loop", report, |report| {
+        report.command(&format!("ake-lab exec {server} -- systemctl reboot -ff"));
+        // The machine is gone before it can answer.
+        cluster.lab.exec(server, &["systemctl", "reboot", "-ff"]).map(drop)
+    })?;
+    wait_for(&format!("{server} to take requests again"), Duration::from_secs(180), || {
+        let members = shares(cluster, "web-local")?;
+        Ok(members.get(server).is_some_and(|(slots, ..)| *slots > 0).then_some(()))
+    })?;
+    under_load(cluster, vip, "a worker is stopped under a request loop", report, |report| {
+        report.command(&format!("openstack server stop {server}"));
+        tenant.openstack(&["server", "stop", server]).map(drop)
+    })
+}
+
+/// Requests at 50 a second while something is done, and for some seconds after.
+fn under_load(
+    cluster: &Cluster<'_>,
+    vip: IpAddr,
+    claim: &str,
+    report: &mut Report,
+    deed: impl FnOnce(&mut Report) -> Result<()>,
+) -> Result<()> {
     let running = Background::start(cluster.lab, &target(vip, 80), "/hostname", 50)?;
-    std::thread::sleep(Duration::from_secs(2));
-    report.command(&format!("openstack server stop {server}"));
-    tenant.openstack(&["server", "stop", server])?;
-    std::thread::sleep(Duration::from_secs(12));
+    std::thread::sleep(Duration::from_secs(1));
+    let done = deed(report);
+    std::thread::sleep(Duration::from_secs(9));
     let seen = running.end()?;
+    done?;
     let calm: Spread = probe(cluster.lab, &["spread", &target(vip, 80), "--count", "100"])?;
     report.proof(
-        "a worker is stopped under a request loop (policy Local)",
+        claim,
         format!(
             "{} of {} requests lost, {:.1} s until none fails, then {} of 100 lost",
             seen.lost,
@@ -162,10 +185,7 @@ pub fn stopped_worker(
         ),
         calm.lost == 0 && seen.sent > seen.lost,
     );
-    tenant.openstack(&["server", "start", server])?;
-    wait_for(&format!("{server} Ready again"), Duration::from_secs(120), || {
-        Ok(cluster.ready_nodes()?.contains(&server.to_owned()).then_some(()))
-    })
+    Ok(())
 }
 
 fn distinct<'a>(words: &[&'a str]) -> Vec<&'a str> {
