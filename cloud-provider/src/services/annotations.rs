@@ -26,7 +26,7 @@ pub const OPENSTACK: &str = "loadbalancer.openstack.org/";
 
 /// Annotations of cloud-provider-openstack that would change what the client or the pod sees. The balancer only
 /// rewrites the destination MAC address, so a Service with one of them gets no load balancer.
-const IMPOSSIBLE: &[(&str, &str)] = &[
+pub(super) const IMPOSSIBLE: &[(&str, &str)] = &[
     ("proxy-protocol", "false, or none: direct server return cannot insert a PROXY header"),
     ("x-forwarded-for", "false, or none: direct server return does not read HTTP"),
     ("default-tls-container-ref", "none: direct server return does not terminate TLS"),
@@ -36,7 +36,7 @@ const IMPOSSIBLE: &[(&str, &str)] = &[
 ];
 
 /// Annotations of cloud-provider-openstack that tune what there is not.
-const WITHOUT_EFFECT: &[&str] = &[
+pub(super) const WITHOUT_EFFECT: &[&str] = &[
     "connection-limit",
     "floating-network-id",
     "floating-subnet",

@@ -6,6 +6,7 @@ pub mod controller;
 pub mod holds;
 pub mod observe;
 pub mod plan;
+pub mod reference;
 pub mod rules;
 pub mod step;
 pub mod sweep;
