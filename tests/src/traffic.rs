@@ -48,6 +48,17 @@ impl Loop {
     }
 }
 
+/// What one flow met that asks again and again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Answers.
+    pub answers: u32,
+    /// The longest time, in seconds: TCP, from a request to its answer; UDP, from an answer to the next one.
+    pub longest: f64,
+    /// How it ended, if not by our will.
+    pub broken: Option<String>,
+}
+
 /// Answers by what they said.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
@@ -76,7 +87,8 @@ pub fn get(target: SocketAddr, path: &str) -> Result<String, String> {
     let said = |e: std::io::Error| format!("answer: {e}");
     stream.set_read_timeout(Some(PATIENCE)).map_err(said)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(said)?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n").map_err(said)?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(said)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).map_err(said)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or("answer: no end of header")?;
@@ -120,6 +132,98 @@ pub fn first_answer(target: SocketAddr, path: &str, length: Duration) -> Result<
     }
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     Ok(now.map_err(|e| e.to_string())?.as_secs_f64())
+}
+
+/// Requests at a steady pace over one connection, until `length` has passed or `stop` says so.
+pub fn flow(
+    target: SocketAddr,
+    path: &str,
+    pace: Duration,
+    length: Duration,
+    mut stop: impl FnMut() -> bool,
+) -> Flow {
+    let started = Instant::now();
+    let mut seen = Flow::default();
+    let mut stream = match TcpStream::connect_timeout(&target, PATIENCE) {
+        Ok(stream) => stream,
+        Err(error) => return Flow { broken: Some(format!("connect: {error}")), ..seen },
+    };
+    while started.elapsed() < length && !stop() {
+        let begun = Instant::now();
+        let answer =
+            stream.set_read_timeout(Some(10 * PATIENCE)).and_then(|()| again(&mut stream, target, path));
+        seen.longest = seen.longest.max(begun.elapsed().as_secs_f64());
+        if let Err(error) = answer {
+            seen.broken = Some(error.to_string());
+            return seen;
+        }
+        seen.answers += 1;
+        std::thread::sleep(pace.saturating_sub(begun.elapsed()));
+    }
+    seen
+}
+
+/// Datagrams at a steady pace from one port, whether they are answered or not, until `length` has passed or `stop`
+/// says so.
+pub fn udp_flow(
+    target: SocketAddr,
+    text: &str,
+    pace: Duration,
+    length: Duration,
+    mut stop: impl FnMut() -> bool,
+) -> Flow {
+    let mut seen = Flow::default();
+    let local = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let opened = UdpSocket::bind(local).and_then(|socket| {
+        socket.connect(target)?;
+        socket.set_read_timeout(Some(pace.max(Duration::from_millis(1))))?;
+        Ok(socket)
+    });
+    let socket = match opened {
+        Ok(socket) => socket,
+        Err(error) => return Flow { broken: Some(error.to_string()), ..seen },
+    };
+    let started = Instant::now();
+    let mut last = started;
+    while started.elapsed() < length && !stop() {
+        let begun = Instant::now();
+        // Both may fail by an ICMP message about an earlier datagram: lost, as others are.
+        let sent = socket.send(text.as_bytes());
+        if sent.and_then(|_| socket.recv(&mut [0; 2048])).is_ok() {
+            seen.answers += 1;
+            seen.longest = seen.longest.max(last.elapsed().as_secs_f64());
+            last = Instant::now();
+        }
+        std::thread::sleep(pace.saturating_sub(begun.elapsed()));
+    }
+    seen.longest = seen.longest.max(last.elapsed().as_secs_f64());
+    seen
+}
+
+/// One GET over a connection that stays.
+fn again(stream: &mut TcpStream, target: SocketAddr, path: &str) -> std::io::Result<()> {
+    let wrong = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    let mut piece = [0; 2048];
+    loop {
+        let length = stream.read(&mut piece)?;
+        if length == 0 {
+            return Err(wrong("the other end closed the connection"));
+        }
+        answer.extend_from_slice(&piece[..length]);
+        let text = String::from_utf8_lossy(&answer);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+        let size = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        let size: usize = size.and_then(|(_, value)| value.parse().ok()).ok_or_else(|| wrong("no length"))?;
+        if !head.starts_with("HTTP/1.1 200") {
+            return Err(wrong(head.lines().next().unwrap_or_default()));
+        }
+        if body.len() >= size {
+            return Ok(());
+        }
+    }
 }
 
 /// `count` connections one after the other, and who answered them.
@@ -188,6 +292,47 @@ mod tests {
         }
         assert_eq!((seen.sent, seen.lost), (5, 2));
         assert!((seen.seconds_of_loss() - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_flow_tells_how_its_connection_ended() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 512];
+            for answer in [
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+                "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+            ] {
+                let _ = stream.read(&mut request);
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        let seen = flow(address, "/", Duration::ZERO, Duration::from_secs(5), || false);
+        assert_eq!(seen.answers, 2);
+        assert!(seen.broken.is_some() && seen.longest < 5.0, "{seen:?}");
+    }
+
+    #[test]
+    fn a_flow_of_datagrams_measures_the_longest_silence() {
+        let answering = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = answering.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for number in 0..40 {
+                let Ok((_, from)) = answering.recv_from(&mut [0; 16]) else { return };
+                // Ten datagrams, 10 ms apart, get no answer.
+                if !(10..20).contains(&number) {
+                    let _ = answering.send_to(b"x", from);
+                }
+            }
+        });
+        let mut left = 40;
+        let seen = udp_flow(address, "x", Duration::from_millis(10), Duration::from_secs(9), || {
+            left -= 1;
+            left < 0
+        });
+        assert!(seen.answers > 20 && seen.longest >= 0.1 && seen.broken.is_none(), "{seen:?}");
     }
 
     #[test]

@@ -32,6 +32,26 @@ enum Verb {
         #[arg(long)]
         until: Option<PathBuf>,
     },
+    /// Requests over one connection that stays, or datagrams from one port
+    Flow {
+        /// Address and port
+        target: SocketAddr,
+        /// Path of the request
+        #[arg(long, default_value = "/hostname")]
+        path: String,
+        /// Datagrams with this text, whether they are answered or not
+        #[arg(long)]
+        udp: Option<String>,
+        /// Requests a second
+        #[arg(long, default_value_t = 20)]
+        rate: u32,
+        /// Longest run, in seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Ends early when this file is there
+        #[arg(long)]
+        until: Option<PathBuf>,
+    },
     /// Connections one after the other, and who answered
     Spread {
         /// Address and port
@@ -81,6 +101,16 @@ fn main() -> anyhow::Result<()> {
             let stop = || until.as_ref().is_some_and(|file| file.exists());
             let length = Duration::from_secs(seconds.min(600));
             serde_json::to_string(&traffic::request_loop(target, &path, pace, length, stop))?
+        }
+        Verb::Flow { target, path, udp, rate, seconds, until } => {
+            let pace = Duration::from_secs(1) / rate.max(1);
+            let stop = || until.as_ref().is_some_and(|file| file.exists());
+            let length = Duration::from_secs(seconds.min(600));
+            let seen = match udp {
+                Some(text) => traffic::udp_flow(target, &text, pace, length, stop),
+                None => traffic::flow(target, &path, pace, length, stop),
+            };
+            serde_json::to_string(&seen)?
         }
         Verb::Spread { target, path, count } => {
             serde_json::to_string(&traffic::spread(target, &path, count.min(100_000)))?
