@@ -21,11 +21,11 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// The cloud: where it is, and who we are there ([Global], [AKE], [BlockStorage]).
+    /// The cloud: where it is, and who we are there (sections Global, AKE and BlockStorage).
     #[arg(long, value_name = "FILE")]
     pub cloud_config: PathBuf,
 
-    /// A name for people; the cluster's identity is [AKE] cluster-id of the cloud config, or else the UID of the
+    /// A name for people; the cluster's identity is cluster-id in the section AKE of the cloud config, or else the UID of the
     /// namespace kube-system.
     #[arg(long, default_value = "kubernetes")]
     pub cluster_name: String,
