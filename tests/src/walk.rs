@@ -26,13 +26,19 @@ pub fn path(lab: &Lab, report: &mut Report) -> Result<()> {
         workers.len() == 2,
     );
 
-    // The neighbour is made while the demo is looked at: two clusters of two projects share everything but the name.
-    let theirs = report.stage("a second project makes a cluster of its own", |report| {
-        neighbour.create(&Wish::of("neighbour", 1), report)
+    // The neighbour is made while the demo's Services are looked at.
+    report.stage("a second project begins a cluster of its own", |report| {
+        let credential = neighbour.credential("ake-neighbour", report)?;
+        neighbour.begin(&Wish::of("neighbour", 1), &credential, report)
     })?;
-    theirs.apply(&fixture("web.yaml")?.replace("replicas: 2", "replicas: 1"))?;
-
-    walk_services(&cluster, &theirs, &neighbour, &workers, report)?;
+    services(&cluster, report)?;
+    let theirs = report.stage("the second project's cluster is made", |report| {
+        let theirs = neighbour.finish("neighbour")?;
+        report.say(&format!("   {:?} are Ready", theirs.ready_nodes()?));
+        theirs.apply(&fixture("web.yaml")?.replace("replicas: 2", "replicas: 1"))?;
+        Ok(theirs)
+    })?;
+    neighbours(&cluster, &theirs, &neighbour, &workers, report)?;
 
     report.stage("a PersistentVolumeClaim becomes a Cinder volume, and moves", |report| {
         report.command("kubectl apply -f tests/fixtures/data.yaml");
@@ -67,13 +73,7 @@ pub fn path(lab: &Lab, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn walk_services(
-    cluster: &Cluster<'_>,
-    theirs: &Cluster<'_>,
-    neighbour: &Tenant<'_>,
-    workers: &[String],
-    report: &mut Report,
-) -> Result<()> {
+fn services(cluster: &Cluster<'_>, report: &mut Report) -> Result<()> {
     report.stage("a Deployment and Services of type LoadBalancer", |report| {
         report.command("kubectl apply -f tests/fixtures/web.yaml");
         cluster.apply(&fixture("web.yaml")?)?;
@@ -86,7 +86,16 @@ fn walk_services(
         proofs::past_the_balancer(cluster, vip, report)?;
         proofs::client_address(cluster, local, report)?;
         proofs::ring(cluster, local, report)
-    })?;
+    })
+}
+
+fn neighbours(
+    cluster: &Cluster<'_>,
+    theirs: &Cluster<'_>,
+    neighbour: &Tenant<'_>,
+    workers: &[String],
+    report: &mut Report,
+) -> Result<()> {
     report.stage("pods, nodes and neighbours", |report| {
         proofs::host_gateway(cluster, report)?;
         proofs::metadata(cluster, report)?;
