@@ -205,7 +205,12 @@ impl<'a> Tenant<'a> {
 
     /// Deletes a stack and waits until it is gone; an error with what it fails by.
     pub fn remove(&self, stack: &str) -> Result<()> {
-        self.openstack(&["stack", "delete", "--yes", stack])?;
+        let api = self.api()?;
+        let id = api.get("orchestration", &format!("/stacks?name={stack}"))?["stacks"][0]["id"].clone();
+        let path =
+            format!("/stacks/{stack}/{}", id.as_str().with_context(|| format!("there is no stack {stack}"))?);
+        let said = api.call("DELETE", "orchestration", &path, None)?;
+        anyhow::ensure!(said.granted(), "DELETE {path}: {}: {}", said.status, said.body);
         let end = Instant::now() + PATIENCE;
         while let Some((status, reason)) = self.status(stack)? {
             if status == "DELETE_FAILED" || Instant::now() > end {

@@ -61,11 +61,14 @@ impl CloudConfig {
         read::read(text)
     }
 
-    /// Reads a cloud.conf.
+    /// Reads a cloud.conf; the files that it names must be there.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|e| ConfigError::Unreadable { path: path.to_owned(), reason: e.to_string() })?;
-        Self::parse(&text).map_err(|e| ConfigError::InFile { path: path.to_owned(), error: Box::new(e) })
+        let in_file = |e| ConfigError::InFile { path: path.to_owned(), error: Box::new(e) };
+        let config = Self::parse(&text).map_err(in_file)?;
+        read::check_files(&text).map_err(in_file)?;
+        Ok(config)
     }
 }
 

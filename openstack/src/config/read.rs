@@ -119,6 +119,19 @@ pub(super) fn read(text: &str) -> Result<CloudConfig, ConfigError> {
     Ok(config)
 }
 
+/// Whether the files that it names can be read.
+pub(super) fn check_files(text: &str) -> Result<(), ConfigError> {
+    let all = Entries(gcfg::parse(text)?);
+    for (section, key) in [("Global", "ca-file"), ("AKE", "api-ca-file")] {
+        let Some(entry) = all.last(section, key) else { continue };
+        let path = entry.value.as_deref().unwrap_or_default();
+        if !path.is_empty() && std::fs::read(path).is_err() {
+            return Err(wrong(section, entry, "a file of PEM certificates that can be read"));
+        }
+    }
+    Ok(())
+}
+
 fn read_auth(all: &Entries) -> Result<Auth, ConfigError> {
     let global = "Global";
     let text = |key| all.text(global, key);
@@ -259,6 +272,27 @@ mod tests {
         let Auth::ApplicationCredential { id, secret } = &config.auth else { panic!("{:?}", config.auth) };
         assert_eq!((id.to_string().as_str(), secret.expose_secret()), ("abc", "s#cret"));
         assert!(!format!("{config:?}").contains("s#cret"));
+    }
+
+    #[test]
+    fn files_that_it_names_are_looked_at() {
+        for (line, message) in [
+            ("[Global]\nca-file = \"\"", None),
+            ("[Global]\nca-file = /dev/null", None),
+            (
+                "[Global]\nca-file = /nonexistent/ca.pem",
+                Some("line 16: [Global] ca-file = \"/nonexistent/ca.pem\""),
+            ),
+            ("[AKE]\napi-ca-file = /nonexistent/ca.pem", Some("line 16: [AKE] api-ca-file")),
+        ] {
+            let said = check_files(&format!("{GOOD}{line}\n")).err().map(|error| error.to_string());
+            match message {
+                None => assert_eq!(said, None),
+                Some(message) => {
+                    assert!(said.as_ref().is_some_and(|said| said.contains(message)), "{said:?}")
+                }
+            }
+        }
     }
 
     #[test]
