@@ -144,14 +144,32 @@ pub fn ending_worker(
     tenant: &crate::tenant::Tenant<'_>,
     report: &mut Report,
 ) -> Result<()> {
-    under_load(cluster, vip, "a worker loses power under a request loop", report, |report| {
+    under_load(cluster, vip, "a worker loses power and comes back under a request loop", report, |report| {
         report.command(&format!("ake-lab exec {server} -- systemctl reboot -ff"));
+        let begun = cluster.exec(server, "cut -d' ' -f22 /proc/1/stat")?;
         // The machine is gone before it can answer.
-        cluster.lab.exec(server, &["systemctl", "reboot", "-ff"]).map(drop)
-    })?;
-    wait_for(&format!("{server} to take requests again"), Duration::from_secs(180), || {
-        let members = shares(cluster, "web-local")?;
-        Ok(members.get(server).is_some_and(|(slots, ..)| *slots > 0).then_some(()))
+        cluster.lab.exec(server, &["systemctl", "reboot", "-ff"])?;
+        wait_for(&format!("{server} to come back"), Duration::from_secs(120), || {
+            let now = cluster.exec(server, "cut -d' ' -f22 /proc/1/stat")?;
+            Ok((now != begun).then_some(()))
+        })?;
+        // Its kube-proxy speaks for its pod before the pod runs again; the loop goes on until it does.
+        wait_for(&format!("the pod on {server} to answer again"), Duration::from_secs(120), || {
+            let members = shares(cluster, "web-local")?;
+            let taken = members.get(server).is_some_and(|(slots, ..)| *slots > 0);
+            let pods = cluster.get(&[
+                "pods",
+                "-l",
+                "app=web",
+                "--field-selector",
+                &format!("spec.nodeName={server}"),
+            ])?;
+            let ready = crate::cluster::items(&pods).iter().any(|pod| {
+                pod["status"]["containerStatuses"][0]["ready"] == true
+                    && pod["status"]["containerStatuses"][0]["restartCount"].as_u64().unwrap_or_default() > 0
+            });
+            Ok((taken && ready).then_some(()))
+        })
     })?;
     under_load(cluster, vip, "a worker is stopped under a request loop", report, |report| {
         report.command(&format!("openstack server stop {server}"));
