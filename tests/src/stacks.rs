@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeSet,
+    process::Command,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -79,4 +81,18 @@ pub fn says(text: &str, words: &[&str]) -> Result<()> {
     let missing: Vec<_> = words.iter().filter(|word| !text.contains(**word)).collect();
     ensure!(missing.is_empty(), "{missing:?} is not in: {text}");
     Ok(())
+}
+
+/// A time as the stock client takes it.
+pub fn utc(time: SystemTime) -> Result<String> {
+    let seconds = time.duration_since(UNIX_EPOCH)?.as_secs();
+    output(Command::new("date").args(["-u", "-d", &format!("@{seconds}"), "+%Y-%m-%dT%H:%M:%S"]))
+}
+
+/// An id for a cluster without a stack.
+#[must_use]
+pub fn new_id() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    format!("{now:08x}-0000-4000-8000-{:012x}", COUNT.fetch_add(1, Ordering::Relaxed))
 }

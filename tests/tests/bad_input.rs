@@ -17,7 +17,7 @@ use scenarios::{
     api::Api,
     checkout, complaint, raw,
     report::Report,
-    stacks::{create, refusal, says, with_project},
+    stacks::{create, new_id, refusal, says, utc, with_project},
     tenant::{Credential, Tenant, Wish},
 };
 use serde_json::{Value, json};
@@ -90,11 +90,6 @@ fn a_credential_that_cannot_be_is_refused_before_any_machine_is_made() {
     });
 }
 
-fn utc(time: SystemTime) -> Result<String> {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
-    scenarios::output(Command::new("date").args(["-u", "-d", &format!("@{seconds}"), "+%Y-%m-%dT%H:%M:%S"]))
-}
-
 #[test]
 fn an_exhausted_vip_range_names_the_range_and_its_use() {
     let _alone = VIP_RANGE.write().unwrap_or_else(PoisonError::into_inner);
@@ -103,7 +98,7 @@ fn an_exhausted_vip_range_names_the_range_and_its_use() {
         let port = somebody_elses(&admin)?;
         let mut made = Vec::new();
         let refusal_of_the_api = loop {
-            let id = format!("00000000-0000-4000-8000-{:012x}", made.len());
+            let id = new_id();
             let wish = json!({"name": format!("filler-{}", made.len()), "network": "provider"});
             let said = api.call("PUT", "ake", &format!("/v1/clusters/{id}"), Some(&wish))?;
             if !said.granted() {
