@@ -36,6 +36,11 @@ pub struct Background {
 impl Background {
     /// Starts asking `target` at so many requests a second.
     pub fn start(lab: &Lab, target: &str, path: &str, rate: u32) -> Result<Self> {
+        Self::start_until_calm(lab, target, path, rate, 0)
+    }
+
+    /// The same, which goes on after its end was asked for until none failed for so many seconds.
+    pub fn start_until_calm(lab: &Lab, target: &str, path: &str, rate: u32, calm: u64) -> Result<Self> {
         let stop = lab
             .dirs()
             .state
@@ -52,6 +57,8 @@ impl Background {
                 "600",
                 "--rate",
                 &rate.to_string(),
+                "--calm",
+                &calm.to_string(),
                 "--until",
             ])
             .arg(&stop)

@@ -22,8 +22,8 @@ pub struct Loop {
     pub first_lost: Option<f64>,
     /// Seconds from the start to the end of the last request that failed.
     pub last_lost: Option<f64>,
-    /// The last complaint.
-    pub complaint: Option<String>,
+    /// What failed requests met, and how often.
+    pub complaints: std::collections::BTreeMap<String, u32>,
 }
 
 impl Loop {
@@ -43,7 +43,7 @@ impl Loop {
             self.lost += 1;
             self.first_lost.get_or_insert(at);
             self.last_lost = Some(at);
-            self.complaint = Some(complaint);
+            *self.complaints.entry(complaint).or_default() += 1;
         }
     }
 }
@@ -98,17 +98,21 @@ pub fn get(target: SocketAddr, path: &str) -> Result<String, String> {
     }
 }
 
-/// Requests at a steady pace until `length` has passed or `stop` says so.
+/// Requests at a steady pace until `length` has passed, or `stop` says so and none failed for as long as `calm`.
 pub fn request_loop(
     target: SocketAddr,
     path: &str,
     pace: Duration,
     length: Duration,
+    calm: Duration,
     mut stop: impl FnMut() -> bool,
 ) -> Loop {
     let started = Instant::now();
     let mut seen = Loop::default();
-    while started.elapsed() < length && !stop() {
+    let is_calm = |seen: &Loop| {
+        seen.last_lost.is_none_or(|last| started.elapsed().as_secs_f64() - last >= calm.as_secs_f64())
+    };
+    while started.elapsed() < length && !(stop() && is_calm(&seen)) {
         let begun = Instant::now();
         let answer = get(target, path).map(drop);
         seen.note(started.elapsed().as_secs_f64(), answer);
@@ -292,6 +296,26 @@ mod tests {
         }
         assert_eq!((seen.sent, seen.lost), (5, 2));
         assert!((seen.seconds_of_loss() - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_loop_goes_on_until_it_is_calm() {
+        let address = server(vec![
+            "HTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 503 Busy\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n",
+        ]);
+        let (pace, calm) = (Duration::from_millis(40), Duration::from_millis(100));
+        let mut asked = 0;
+        let stop = || {
+            asked += 1;
+            asked > 2
+        };
+        let seen = request_loop(address, "/", pace, Duration::from_secs(5), calm, stop);
+        assert!(seen.sent > 3, "{seen:?}");
+        assert_eq!(seen.complaints.get("answer: status 503"), Some(&1), "{seen:?}");
     }
 
     #[test]

@@ -31,6 +31,9 @@ enum Verb {
         /// Ends early when this file is there
         #[arg(long)]
         until: Option<PathBuf>,
+        /// And when none failed for so many seconds
+        #[arg(long, default_value_t = 0)]
+        calm: u64,
     },
     /// Requests over one connection that stays, or datagrams from one port
     Flow {
@@ -96,11 +99,18 @@ enum Verb {
 
 fn main() -> anyhow::Result<()> {
     let text = match Arguments::parse().verb {
-        Verb::Loop { target, path, rate, seconds, until } => {
+        Verb::Loop { target, path, rate, seconds, until, calm } => {
             let pace = Duration::from_secs(1) / rate.max(1);
             let stop = || until.as_ref().is_some_and(|file| file.exists());
             let length = Duration::from_secs(seconds.min(600));
-            serde_json::to_string(&traffic::request_loop(target, &path, pace, length, stop))?
+            serde_json::to_string(&traffic::request_loop(
+                target,
+                &path,
+                pace,
+                length,
+                Duration::from_secs(calm),
+                stop,
+            ))?
         }
         Verb::Flow { target, path, udp, rate, seconds, until } => {
             let pace = Duration::from_secs(1) / rate.max(1);

@@ -177,7 +177,7 @@ pub fn ending_worker(
     })
 }
 
-/// Requests at 50 a second while something is done, and for some seconds after.
+/// Requests at 50 a second while something is done, and until none has failed for some seconds.
 fn under_load(
     cluster: &Cluster<'_>,
     vip: IpAddr,
@@ -185,19 +185,21 @@ fn under_load(
     report: &mut Report,
     deed: impl FnOnce(&mut Report) -> Result<()>,
 ) -> Result<()> {
-    let running = Background::start(cluster.lab, &target(vip, 80), "/hostname", 50)?;
+    let running = Background::start_until_calm(cluster.lab, &target(vip, 80), "/hostname", 50, CALM)?;
     std::thread::sleep(Duration::from_secs(1));
     let done = deed(report);
-    std::thread::sleep(Duration::from_secs(9));
+    std::thread::sleep(Duration::from_secs(CALM));
     let seen = running.end()?;
     done?;
     let calm: Spread = probe(cluster.lab, &["spread", &target(vip, 80), "--count", "100"])?;
+    let met: Vec<String> = seen.complaints.iter().map(|(what, count)| format!("{count} {what}")).collect();
     report.proof(
         claim,
         format!(
-            "{} of {} requests lost, {:.1} s until none fails, then {} of 100 lost",
+            "{} of {} requests lost{}, {:.1} s until none fails, then {} of 100 lost",
             seen.lost,
             seen.sent,
+            if met.is_empty() { String::new() } else { format!(" ({})", met.join(", ")) },
             seen.seconds_of_loss(),
             calm.lost
         ),
@@ -205,6 +207,9 @@ fn under_load(
     );
     Ok(())
 }
+
+/// So many seconds without a failed request end an episode.
+const CALM: u64 = 9;
 
 fn distinct<'a>(words: &[&'a str]) -> Vec<&'a str> {
     let mut words = words.to_vec();
