@@ -3,10 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::{net::Ipv4Addr, os::unix::fs::PermissionsExt, process::Command, time::Duration};
+use std::{net::Ipv4Addr, process::Command, time::Duration};
 
-use ake_heat::schema::{Property, Type};
-use anyhow::{Context, Result, ensure};
+use anyhow::ensure;
 use scenarios::{
     checkout, complaint, output, raw,
     stacks::{create, new_project, nothing_left, refusal, run, says, with_project},
@@ -109,16 +108,6 @@ fn a_wrong_login_is_refused_by_keystone_and_by_ake_api_alike() {
     });
 }
 
-/// The plugin of the running lab with another program.
-fn plugin(lab: &ake_lab::Lab, folder: &std::path::Path, program: &str) -> Result<()> {
-    let from = lab.dirs().openstack().join("heat-plugins/ake_heat/plugin");
-    output(Command::new("cp").arg("-r").arg(from).arg(folder.join("plugin")))?;
-    let path = folder.join("bin/ake-heat");
-    std::fs::create_dir_all(folder.join("bin"))?;
-    std::fs::write(&path, program)?;
-    Ok(std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?)
-}
-
 /// Python with Heat's code and a plugin, in the tests' folder of the plugin.
 fn with_heat(lab: &ake_lab::Lab, plugin: &std::path::Path) -> Command {
     let mut command = Command::new(lab.programs().services.join("bin/python"));
@@ -136,27 +125,6 @@ fn the_plugin_does_as_its_own_tests_say_inside_heats_engine() {
         let plugin = lab.dirs().openstack().join("heat-plugins/ake_heat/plugin");
         let out = raw(with_heat(lab, &plugin).args(["-m", "unittest", "test_life", "test_templates"]))?;
         ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        Ok(())
-    });
-}
-
-#[test]
-fn a_property_that_is_declared_in_rust_alone_is_shown_by_heat() {
-    run(|lab| {
-        let mut types = ake_heat::resources::types();
-        let vip = types.iter_mut().find(|kind| kind.name == "AKE::LB::VIP").context("AKE::LB::VIP")?;
-        vip.properties
-            .push(Property::new("colour", Type::String, "Of the address.").one_of(&["red", "blue"]));
-        let folder = tempfile::tempdir()?;
-        let schema = folder.path().join("schema.json");
-        std::fs::write(&schema, serde_json::to_string(&types)?)?;
-        plugin(lab, folder.path(), &format!("#!/bin/sh\nexec cat {}\n", schema.display()))?;
-        let text =
-            output(with_heat(lab, &folder.path().join("plugin")).args(["shown_type.py", "AKE::LB::VIP"]))?;
-        let shown: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
-        let colour = &shown["properties"]["colour"];
-        ensure!(colour["description"] == "Of the address." && colour["required"] == false, "{colour}");
-        ensure!(colour["constraints"][0]["allowed_values"] == serde_json::json!(["red", "blue"]), "{colour}");
         Ok(())
     });
 }
