@@ -113,7 +113,7 @@ fn the_switch_is_told(lab: &Ends) {
     let group = &told.security_groups[0];
     let before = table().groups[group].len();
     lab.run("demo", "security group rule create --protocol tcp --dst-port 80 web");
-    assert_eq!(table().groups[group].len(), before + 1);
+    lab.eventually("the switch has the rule", || table().groups[group].len() == before + 1);
     lab.run("admin", &format!("port set --allowed-address ip-address=203.0.113.17 {id}"));
     assert_eq!(find().unwrap().allowed_address_pairs.len(), 1);
     lab.run("demo", "port delete p");

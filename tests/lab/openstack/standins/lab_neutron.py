@@ -8,9 +8,10 @@ What the agents would learn by RPC, the lab's switch is told by the hook
 (lab_hook.py), event `network`: every port with its addresses, its allowed
 address pairs and its security groups, and every group's rules. It is the
 whole table each time: a switch that missed one is right again after the next.
-Tables are told one at a time and in order; whoever changed something waits
-until a table that holds the change has been told, so a few changes at once
-cost one table.
+Tables are told one at a time and in order. Whoever changed a port waits
+until a table that holds the change has been told; whoever changed a group
+does not, as neutron, too, answers before its agents have obeyed. A few
+changes at once cost one table.
 """
 import threading
 import time
@@ -37,11 +38,37 @@ class Table:
         self._numbers = threading.Lock()
         self._telling = threading.Lock()
         self._changed = self._told = 0
+        self._soon = threading.Event()
+        self._teller = None
 
     def tell(self):
+        self._tell(self._change())
+
+    def tell_soon(self):
+        self._change()
+        with self._numbers:
+            if self._teller is None:
+                self._teller = threading.Thread(target=self._go_on_telling, daemon=True)
+                self._teller.start()
+        self._soon.set()
+
+    def _go_on_telling(self):
+        while True:
+            self._soon.wait()
+            self._soon.clear()
+            try:
+                self._tell(self._changed)
+            except Exception:
+                LOG.exception('the switch was not told of its groups')
+                time.sleep(1)
+                self._soon.set()
+
+    def _change(self):
         with self._numbers:
             self._changed += 1
-            mine = self._changed
+            return self._changed
+
+    def _tell(self, mine):
         with self._telling:
             if self._told >= mine:
                 return  # the one before us was read after our change
@@ -97,11 +124,7 @@ class Switch(api.MechanismDriver):
         return set(candidate_hosts)
 
     def _group_changed(self, resource, event, trigger, payload=None):
-        try:
-            TABLE.tell()
-        except lab_hook.HookFailed:
-            # neutron, too, answers before its agents have obeyed
-            LOG.exception('the switch was not told of a %s', resource)
+        TABLE.tell_soon()
 
     def create_port_postcommit(self, context):
         TABLE.tell()
