@@ -111,7 +111,7 @@ impl Taker {
 }
 
 /// FNV-1a over the bytes, finished as MurmurHash3 does: the same on every machine and in every version.
-fn hash(bytes: &[u8]) -> u64 {
+pub fn hash(bytes: &[u8]) -> u64 {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for byte in bytes {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);

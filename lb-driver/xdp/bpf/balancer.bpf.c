@@ -5,363 +5,285 @@
 #include <stddef.h>
 
 #include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
-#include <linux/tcp.h>
-#include <linux/udp.h>
 
-#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "answer.h"
+#include "choose.h"
 #include "layout.h"
 #include "maps.h"
+#include "parse.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-/* <linux/icmp.h> brings the C library in. */
-#define ICMP_ECHO_REPLY 0
-#define ICMP_ECHO_REQUEST 8
-#define ICMPV6_ECHO_REQUEST 128
-#define ICMPV6_ECHO_REPLY 129
-
-struct icmp {
-    __u8 type;
-    __u8 code;
-    __u16 checksum;
-    __u32 rest;
-};
-
-/* What a packet is, once parsed. */
-struct packet {
-    struct flow_key flow;
-    __u32 tag;
-    __u8 opens;  /* the first packet of a flow, as far as the packet itself tells */
-    __u8 stated; /* the protocol says which packet opens a flow */
-};
-
-static __always_inline int drop(__u32 reason)
-{
-    __u64 *count = bpf_map_lookup_elem(&drops, &reason);
-
-    if (count)
-        *count += 1;
-    return XDP_DROP;
-}
-
-static __always_inline bool is_vip(const struct flow_key *flow)
-{
-    struct vip_key key = {.family = flow->family};
-
-    __builtin_memcpy(key.address, flow->destination, sizeof(key.address));
-    return bpf_map_lookup_elem(&vips, &key);
-}
-
-static __always_inline __u64 mix(__u64 hash, __u64 word)
-{
-    hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
-    return hash ^ (hash >> 32);
-}
-
-/* The same on every instance, or a failover would move flows. */
-static __always_inline __u32 hash(const struct flow_key *flow, bool client_only)
-{
-    const __u64 *words = (const __u64 *)flow;
-    __u64 hash = mix(mix(0x414b45, words[0]), words[1]);
-
-    if (!client_only)
-        hash = mix(mix(mix(hash, words[2]), words[3]), words[4]);
-    hash = (hash ^ (hash >> 29)) * 0xbf58476d1ce4e5b9ULL;
-    return hash >> 32;
-}
-
-static __always_inline struct member *alive(__u32 slot)
-{
-    struct member *member = bpf_map_lookup_elem(&members, &slot);
-
-    return member && (member->flags & MEMBER_ALIVE) ? member : NULL;
-}
-
-static __always_inline struct member *established(const struct flow *flow)
-{
-    struct member *member;
-
-    if (!flow)
-        return NULL;
-    member = alive(flow->slot);
-    return member && member->generation == flow->generation ? member : NULL;
-}
-
-/* By the ring; `slot` becomes the member's. */
-static __always_inline struct member *chosen(__u32 ring, __u32 hash, __u32 *slot)
-{
-    __u32 index = 0, place;
-    struct chunk *chunk;
-    void *chunks;
-
-    chunks = bpf_map_lookup_elem(&rings, &ring);
-    if (!chunks)
-        return NULL;
-    chunk = bpf_map_lookup_elem(chunks, &index);
-    if (!chunk || !chunk->size)
-        return NULL;
-    place = hash % chunk->size;
-    index = place / CHUNK_SLOTS;
-    if (index) {
-        chunk = bpf_map_lookup_elem(chunks, &index);
-        if (!chunk)
-            return NULL;
-    }
-    place %= CHUNK_SLOTS;
-    /* The verifier does not follow a remainder, and clang would drop a check that it sees to be true. */
-    asm volatile("" : "+r"(place));
-    if (place >= CHUNK_SLOTS)
-        return NULL;
-    *slot = chunk->slots[place];
-    return alive(*slot);
-}
-
-/* A copy as a whole would lose the `volatile`, and with it the value that is set before loading. */
-static __always_inline void sign(struct ethhdr *eth)
-{
-    for (int i = 0; i < ETH_ALEN; i++)
-        eth->h_source[i] = own_mac[i];
-}
-
 static __always_inline int forward(struct ethhdr *eth, const struct member *member)
 {
-    __builtin_memcpy(eth->h_dest, member->mac, ETH_ALEN);
-    sign(eth);
+    copy_mac(eth->h_dest, member->mac);
+    copy_mac(eth->h_source, own_mac);
     return XDP_TX;
 }
 
-static __always_inline bool admitted(__u32 acl, const struct flow_key *flow)
+static __always_inline void remember_fragments(const struct packet *packet, __u32 slot, __u32 generation, __u32 listener)
 {
-    struct source_key key = {.prefix = 8 * (sizeof(key) - sizeof(key.prefix)), .acl = acl};
+    struct fragment_key key = fragment_of(packet);
+    struct fragment fragment = {.slot = slot, .generation = generation, .listener = listener};
 
-    __builtin_memcpy(key.address, flow->source, sizeof(key.address));
-    return bpf_map_lookup_elem(&sources, &key);
+    bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY);
+}
+
+/* A packet that no flow's entry answers for. */
+static __always_inline int admit(struct ethhdr *eth, struct packet *packet, struct flow *flow, __u64 bytes)
+{
+    struct listener_key port = port_of(&packet->flow);
+    struct listener *listener = bpf_map_lookup_elem(&listeners, &port);
+    struct member *member = NULL;
+    __u32 slot = 0;
+
+    if (!listener)
+        return refuse(&packet->flow, DROP_NO_LISTENER);
+    count(listener->id, bytes);
+    if (listener->acl && !admitted(listener->acl, &packet->flow))
+        return drop(&port, DROP_SOURCE_RANGE);
+    if (flow && (!packet->opens || flow->tag == packet->tag)) {
+        slot = flow->slot;
+        member = owner(slot, flow->generation);
+    }
+    if (member) {
+        flow->listener = listener->id;
+        flow->terms = listener->terms;
+    } else {
+        member = chosen(listener->ring, hash(&packet->flow, listener->flags & LISTENER_CLIENT_IP), &slot);
+        if (!member)
+            return drop(&port, DROP_NO_MEMBER);
+        if (recorded()) {
+            struct flow began = {
+                .slot = slot,
+                .generation = member->generation,
+                .tag = packet->tag,
+                .listener = listener->id,
+                .terms = listener->terms,
+            };
+
+            bpf_map_update_elem(&flows, &packet->flow, &began, BPF_ANY);
+        }
+        /* A packet from the middle of a flow that is not in the table (we were restarted) begins nothing. */
+        if (packet->opens || !packet->stated) {
+            __u64 *began = bpf_map_lookup_elem(&member_flows, &slot);
+
+            if (began)
+                *began += 1;
+        }
+    }
+    if (packet->part == FIRST)
+        remember_fragments(packet, slot, member->generation, listener->id);
+    return forward(eth, member);
 }
 
 static __always_inline int balance(struct ethhdr *eth, struct packet *packet, __u64 bytes)
 {
-    struct listener_key key = {
-        .port = packet->flow.destination_port,
-        .protocol = packet->flow.protocol,
-        .family = packet->flow.family,
-    };
-    struct listener *listener;
+    struct flow *flow = bpf_map_lookup_elem(&flows, &packet->flow);
     struct member *member;
-    struct traffic *traffic;
-    struct flow *flow;
-    __u32 slot = 0;
+    __u32 *terms;
 
-    __builtin_memcpy(key.address, packet->flow.destination, sizeof(key.address));
-    listener = bpf_map_lookup_elem(&listeners, &key);
-    if (!listener)
-        return is_vip(&packet->flow) ? drop(DROP_NO_LISTENER) : XDP_PASS;
-    traffic = bpf_map_lookup_elem(&listener_traffic, &listener->id);
-    if (traffic) {
-        traffic->packets += 1;
-        traffic->bytes += bytes;
-    }
-    if (listener->acl && !admitted(listener->acl, &packet->flow))
-        return drop(DROP_SOURCE_RANGE);
-
-    flow = bpf_map_lookup_elem(&flows, &packet->flow);
-    member = established(flow);
-    if (member && (!packet->opens || flow->tag == packet->tag))
-        return forward(eth, member);
-
-    member = chosen(listener->ring, hash(&packet->flow, listener->flags & LISTENER_CLIENT_IP), &slot);
-    if (!member)
-        return drop(DROP_NO_MEMBER);
-    struct flow began = {.slot = slot, .generation = member->generation, .tag = packet->tag};
-    bpf_map_update_elem(&flows, &packet->flow, &began, BPF_ANY);
-    /* A packet from the middle of a flow that is not in the table (we were restarted) begins nothing. */
-    if (packet->opens || !packet->stated) {
-        __u64 *count = bpf_map_lookup_elem(&member_flows, &slot);
-
-        if (count)
-            *count += 1;
-    }
+    if (!flow || (packet->opens && flow->tag != packet->tag))
+        return admit(eth, packet, flow, bytes);
+    terms = bpf_map_lookup_elem(&listener_terms, &flow->listener);
+    member = owner(flow->slot, flow->generation);
+    if (!terms || *terms != flow->terms || !member)
+        return admit(eth, packet, flow, bytes);
+    count(flow->listener, bytes);
+    if (packet->part == FIRST)
+        remember_fragments(packet, flow->slot, flow->generation, flow->listener);
     return forward(eth, member);
 }
 
-/* Ports, and whether the packet opens a flow. */
-static __always_inline bool parse_transport(void *header, void *end, struct packet *packet)
+/* A fragment without ports goes where the first one went. */
+static __always_inline int follow(struct ethhdr *eth, const struct packet *packet, __u64 bytes)
 {
-    struct flow_key *flow = &packet->flow;
-    struct tcphdr *tcp = header;
-    struct udphdr *udp = header;
+    struct fragment_key key = fragment_of(packet);
+    struct fragment *fragment = bpf_map_lookup_elem(&fragments, &key);
+    struct member *member;
 
-    switch (flow->protocol) {
-    case IPPROTO_TCP:
-        if ((void *)(tcp + 1) > end)
-            return false;
-        packet->stated = 1;
-        packet->opens = tcp->syn && !tcp->ack;
-        packet->tag = packet->opens ? tcp->seq : 0;
-        break;
-    case IPPROTO_UDP:
-        if ((void *)(udp + 1) > end)
-            return false;
-        break;
-    case IPPROTO_SCTP: {
-        /* ports, verification tag, checksum; then the first chunk: INIT comes alone, with tag 0 */
-        __u32 *words = header;
-
-        if ((void *)(words + 3) > end)
-            return false;
-        packet->stated = 1;
-        if (words[1] == 0 && (void *)(words + 5) <= end && *(__u8 *)(words + 3) == 1) {
-            packet->opens = 1;
-            packet->tag = words[4];
-        }
-        break;
-    }
-    }
-    flow->source_port = udp->source;
-    flow->destination_port = udp->dest;
-    return true;
+    if (!fragment)
+        return refuse(&packet->flow, DROP_FRAGMENT);
+    member = owner(fragment->slot, fragment->generation);
+    if (!member)
+        return refuse(&packet->flow, DROP_NO_MEMBER);
+    count(fragment->listener, bytes);
+    return forward(eth, member);
 }
 
-static __always_inline __u16 fold(__u32 sum)
+/* An error about a packet that a member sent: `sent` is that packet's flow, seen from the client's side, as the packets
+ * of the client are. */
+static __always_inline int return_error(struct ethhdr *eth, const struct flow_key *sent, __u64 bytes)
 {
-    sum = (sum & 0xffff) + (sum >> 16);
-    return sum + (sum >> 16);
+    struct listener_key port = port_of(sent);
+    struct listener *listener = bpf_map_lookup_elem(&listeners, &port);
+    struct member *member = NULL;
+    struct flow *flow;
+    __u32 slot = 0;
+
+    if (!listener)
+        return refuse(sent, DROP_ICMP);
+    count(listener->id, bytes);
+    if (listener->acl && !admitted(listener->acl, sent))
+        return drop(&port, DROP_SOURCE_RANGE);
+    flow = bpf_map_lookup_elem(&flows, sent);
+    if (flow)
+        member = owner(flow->slot, flow->generation);
+    if (!member)
+        member = chosen(listener->ring, hash(sent, listener->flags & LISTENER_CLIENT_IP), &slot);
+    return member ? forward(eth, member) : drop(&port, DROP_NO_MEMBER);
 }
 
-/* RFC 1624: a checksum after one of its words changed. */
-static __always_inline __u16 amend(__u16 check, __u16 from, __u16 to)
+/* Turns the flow of a packet that is quoted in an error round; false where the packet is not one from `vip`. */
+static __always_inline bool turn_round(struct flow_key *flow, void *header, void *end, const __u8 vip[16])
 {
-    return ~fold((__u16)~check + (__u16)~from + to);
-}
+    __u64 *source = (__u64 *)flow->source, *destination = (__u64 *)flow->destination;
+    const __u64 *expected = (const __u64 *)vip;
+    struct udphdr *ports = header;
+    __u64 client[2];
 
-static __always_inline void turn(struct ethhdr *eth)
-{
-    __builtin_memcpy(eth->h_dest, eth->h_source, ETH_ALEN);
-    sign(eth);
-}
-
-/* Makes an echo request the reply to it; false for any other message. */
-static __always_inline bool echo(struct icmp *icmp, __u8 request, __u8 reply)
-{
-    __u16 *word = (__u16 *)icmp;
-    __u16 was = *word;
-
-    if (icmp->type != request || icmp->code)
+    /* Eight bytes of the transport header are all that an error must quote. */
+    if ((void *)(ports + 1) > end || source[0] != expected[0] || source[1] != expected[1])
         return false;
-    icmp->type = reply;
-    icmp->checksum = amend(icmp->checksum, was, *word);
+    client[0] = destination[0];
+    client[1] = destination[1];
+    destination[0] = source[0];
+    destination[1] = source[1];
+    source[0] = client[0];
+    source[1] = client[1];
+    flow->source_port = ports->dest;
+    flow->destination_port = ports->source;
     return true;
 }
 
-static __always_inline int icmp_v4(struct ethhdr *eth, struct iphdr *ip, struct icmp *icmp, void *end)
+static __always_inline int icmp_v4(struct ethhdr *eth, struct iphdr *ip, struct icmp *icmp, void *end,
+                                   struct packet *packet)
 {
-    __u16 *word = (__u16 *)&ip->ttl;
-    __be32 vip = ip->daddr;
-    __u16 was = *word;
+    struct iphdr *quoted = (void *)(icmp + 1);
+    struct packet sent = {};
+    __u32 refused = 0;
+    void *header;
 
     if ((void *)(icmp + 1) > end)
-        return drop(DROP_MALFORMED);
-    if (!echo(icmp, ICMP_ECHO_REQUEST, ICMP_ECHO_REPLY))
-        return drop(DROP_ICMP);
-    ip->daddr = ip->saddr;
-    ip->saddr = vip;
-    ip->ttl = 64;
-    ip->check = amend(ip->check, was, *word);
-    turn(eth);
-    return XDP_TX;
+        return refuse(&packet->flow, DROP_MALFORMED);
+    if (packet->part == FIRST)
+        return refuse(&packet->flow, DROP_FRAGMENT);
+    switch (icmp->type) {
+    case ICMP_ECHO_REQUEST:
+        if (icmp->code || !vip_flags(packet->flow.destination, FAMILY_V4))
+            break;
+        return echo_v4(eth, ip, icmp);
+    case ICMP_UNREACHABLE:
+    case ICMP_TIME_EXCEEDED:
+    case ICMP_PARAMETER_PROBLEM:
+        if ((void *)(quoted + 1) > end)
+            return refuse(&packet->flow, DROP_MALFORMED);
+        header = parse_v4(quoted, end, &sent, &refused);
+        if (!header || sent.part == LATER || !turn_round(&sent.flow, header, end, packet->flow.destination))
+            break;
+        return return_error(eth, &sent.flow, end - (void *)eth);
+    }
+    return refuse(&packet->flow, DROP_ICMP);
 }
 
-static __always_inline int icmp_v6(struct ethhdr *eth, struct ipv6hdr *ip, struct icmp *icmp, void *end)
+static __always_inline int icmp_v6(struct ethhdr *eth, struct ipv6hdr *ip, struct icmp *icmp, void *end,
+                                   struct packet *packet)
 {
-    struct in6_addr vip = ip->daddr;
+    struct ipv6hdr *quoted = (void *)(icmp + 1);
+    struct packet sent = {};
+    __u32 refused = 0;
+    void *header;
 
     if ((void *)(icmp + 1) > end)
-        return drop(DROP_MALFORMED);
-    if (!echo(icmp, ICMPV6_ECHO_REQUEST, ICMPV6_ECHO_REPLY))
-        return drop(DROP_ICMP);
-    ip->daddr = ip->saddr;
-    ip->saddr = vip;
-    ip->hop_limit = 64;
-    turn(eth);
-    return XDP_TX;
+        return refuse(&packet->flow, DROP_MALFORMED);
+    if (packet->part == FIRST)
+        return refuse(&packet->flow, DROP_FRAGMENT);
+    switch (icmp->type) {
+    case ICMPV6_ECHO_REQUEST:
+        if (icmp->code || !vip_flags(packet->flow.destination, FAMILY_V6))
+            break;
+        return echo_v6(eth, ip, icmp);
+    case ICMPV6_SOLICITATION:
+        return answer_solicitation(eth, ip, (void *)icmp, end);
+    case ICMPV6_UNREACHABLE ... ICMPV6_PARAMETER_PROBLEM:
+        if ((void *)(quoted + 1) > end)
+            return refuse(&packet->flow, DROP_MALFORMED);
+        header = parse_v6(quoted, end, &sent, &refused);
+        if (!header || sent.part == LATER || !turn_round(&sent.flow, header, end, packet->flow.destination))
+            break;
+        return return_error(eth, &sent.flow, end - (void *)eth);
+    }
+    return refuse(&packet->flow, DROP_ICMP);
 }
 
-static __always_inline void map_v4(__u8 address[16], __be32 v4)
+static __always_inline int from_v4(struct ethhdr *eth, struct iphdr *ip, void *end)
 {
-    __u32 *words = (__u32 *)address;
-
-    words[0] = 0;
-    words[1] = 0;
-    words[2] = bpf_htonl(0xffff);
-    words[3] = v4;
-}
-
-static __always_inline int from_v4(struct ethhdr *eth, void *end)
-{
-    struct iphdr *ip = (void *)(eth + 1);
     struct packet packet = {};
+    __u32 refused = 0;
     void *header;
 
     if ((void *)(ip + 1) > end)
         return XDP_PASS;
-    header = (void *)ip + ip->ihl * 4;
-    packet.flow.family = FAMILY_V4;
-    packet.flow.protocol = ip->protocol;
-    map_v4(packet.flow.source, ip->saddr);
-    map_v4(packet.flow.destination, ip->daddr);
-    if (ip->ihl < 5 || header > end)
-        return is_vip(&packet.flow) ? drop(DROP_MALFORMED) : XDP_PASS;
-    /* Only the first fragment has ports, and what one node gets of a datagram without the rest is of no use. */
-    if (ip->frag_off & bpf_htons(0x3fff))
-        return is_vip(&packet.flow) ? drop(DROP_FRAGMENT) : XDP_PASS;
-    switch (ip->protocol) {
+    header = parse_v4(ip, end, &packet, &refused);
+    if (!header)
+        return refuse(&packet.flow, refused);
+    if (packet.part == LATER)
+        return follow(eth, &packet, end - (void *)eth);
+    switch (packet.flow.protocol) {
     case IPPROTO_TCP:
     case IPPROTO_UDP:
     case IPPROTO_SCTP:
         if (!parse_transport(header, end, &packet))
-            return is_vip(&packet.flow) ? drop(DROP_MALFORMED) : XDP_PASS;
+            return refuse(&packet.flow, DROP_MALFORMED);
         return balance(eth, &packet, end - (void *)eth);
     case IPPROTO_ICMP:
-        return is_vip(&packet.flow) ? icmp_v4(eth, ip, header, end) : XDP_PASS;
+        return icmp_v4(eth, ip, header, end, &packet);
     default:
-        return is_vip(&packet.flow) ? drop(DROP_NO_LISTENER) : XDP_PASS;
+        return refuse(&packet.flow, DROP_NO_LISTENER);
     }
 }
 
-static __always_inline int from_v6(struct ethhdr *eth, void *end)
+static __always_inline int from_v6(struct ethhdr *eth, struct ipv6hdr *ip, void *end)
 {
-    struct ipv6hdr *ip = (void *)(eth + 1);
     struct packet packet = {};
+    __u32 refused = 0;
+    void *header;
 
     if ((void *)(ip + 1) > end)
         return XDP_PASS;
-    packet.flow.family = FAMILY_V6;
-    packet.flow.protocol = ip->nexthdr;
-    __builtin_memcpy(packet.flow.source, &ip->saddr, sizeof(packet.flow.source));
-    __builtin_memcpy(packet.flow.destination, &ip->daddr, sizeof(packet.flow.destination));
-    switch (ip->nexthdr) {
+    header = parse_v6(ip, end, &packet, &refused);
+    if (!header)
+        return refuse(&packet.flow, refused);
+    if (packet.part == LATER)
+        return follow(eth, &packet, end - (void *)eth);
+    switch (packet.flow.protocol) {
     case IPPROTO_TCP:
     case IPPROTO_UDP:
     case IPPROTO_SCTP:
-        if (!parse_transport(ip + 1, end, &packet))
-            return is_vip(&packet.flow) ? drop(DROP_MALFORMED) : XDP_PASS;
+        if (!parse_transport(header, end, &packet))
+            return refuse(&packet.flow, DROP_MALFORMED);
         return balance(eth, &packet, end - (void *)eth);
     case IPPROTO_ICMPV6:
-        return is_vip(&packet.flow) ? icmp_v6(eth, ip, (void *)(ip + 1), end) : XDP_PASS;
-    case IPPROTO_FRAGMENT:
-        return is_vip(&packet.flow) ? drop(DROP_FRAGMENT) : XDP_PASS;
-    case IPPROTO_HOPOPTS:
-    case IPPROTO_ROUTING:
-    case IPPROTO_DSTOPTS:
-        return is_vip(&packet.flow) ? drop(DROP_EXTENSION_HEADER) : XDP_PASS;
+        return icmp_v6(eth, ip, header, end, &packet);
     default:
-        return is_vip(&packet.flow) ? drop(DROP_NO_LISTENER) : XDP_PASS;
+        return refuse(&packet.flow, DROP_NO_LISTENER);
     }
+}
+
+/* From many to many: only neighbours who ask. */
+static __always_inline int from_group(struct ethhdr *eth, __be16 protocol, void *network, void *end)
+{
+    struct neighbour *asked = network + sizeof(struct ipv6hdr);
+    struct ipv6hdr *ip = network;
+
+    if (protocol == bpf_htons(ETH_P_ARP))
+        return answer_arp(eth, network, end);
+    if (protocol != bpf_htons(ETH_P_IPV6) || (void *)(asked + 1) > end || ip->nexthdr != IPPROTO_ICMPV6 ||
+        asked->icmp.type != ICMPV6_SOLICITATION)
+        return XDP_PASS;
+    return answer_solicitation(eth, ip, asked, end);
 }
 
 SEC("xdp")
@@ -369,18 +291,31 @@ int ake_balancer(struct xdp_md *ctx)
 {
     void *end = (void *)(long)ctx->data_end;
     struct ethhdr *eth = (void *)(long)ctx->data;
+    const __u16 *to = (void *)eth;
+    void *network = eth + 1;
+    __be16 protocol;
 
-    if ((void *)(eth + 1) > end)
+    if (network > end)
         return XDP_PASS;
-    /* A bridge floods what it does not know: such frames are somebody else's. */
-    for (int i = 0; i < ETH_ALEN; i++)
-        if (eth->h_dest[i] != own_mac[i])
+    protocol = eth->h_proto;
+    if (protocol == bpf_htons(ETH_P_8021Q)) {
+        struct vlan *vlan = network;
+
+        network = vlan + 1;
+        if (network > end)
             return XDP_PASS;
-    switch (eth->h_proto) {
+        protocol = vlan->protocol;
+    }
+    if (to[0] != own_mac[0] || to[1] != own_mac[1] || to[2] != own_mac[2])
+        /* A bridge floods what it does not know: such frames are somebody else's. */
+        return eth->h_dest[0] & 1 ? from_group(eth, protocol, network, end) : XDP_PASS;
+    switch (protocol) {
     case bpf_htons(ETH_P_IP):
-        return from_v4(eth, end);
+        return from_v4(eth, network, end);
     case bpf_htons(ETH_P_IPV6):
-        return from_v6(eth, end);
+        return from_v6(eth, network, end);
+    case bpf_htons(ETH_P_ARP):
+        return answer_arp(eth, network, end);
     default:
         return XDP_PASS;
     }

@@ -15,17 +15,24 @@
 
 #define MEMBER_ALIVE 1
 
+/* Neighbours ask for the address: no router sends us what is for it. */
+#define VIP_ON_LINK 1
+
+/* Another instance answers neighbours. */
+#define CONTROL_STANDBY 1
+
 struct listener_key {
     __u8 address[16];
     __be16 port;
     __u8 protocol;
     __u8 family;
-};
+} __attribute__((aligned(4)));
 
 struct listener {
-    __u32 id;   /* index of its counters */
-    __u32 ring; /* index of its pool's ring */
-    __u32 acl;  /* id of its source ranges, 0 for everybody */
+    __u32 id;    /* index of its counters and its terms */
+    __u32 ring;  /* index of its pool's ring */
+    __u32 acl;   /* id of its source ranges, 0 for everybody */
+    __u32 terms; /* whom it lets in: a fingerprint, never 0 */
     __u32 flags;
 };
 
@@ -46,7 +53,7 @@ struct chunk {
 };
 
 struct member {
-    __u8 mac[6];
+    __u16 mac[3];
     __u16 flags;
     __u32 generation; /* a flow of another generation was the slot's former owner's */
 };
@@ -59,17 +66,51 @@ struct flow_key {
     __u8 protocol;
     __u8 family;
     __u16 zero;
-};
+} __attribute__((aligned(8)));
 
 struct flow {
     __u32 slot;
     __u32 generation;
     __u32 tag; /* of the packet that opened it: a second one with the same is its repetition */
+    __u32 listener;
+    __u32 terms; /* of the listener when it last let the flow in; others: ask again */
+};
+
+/* Of a datagram in fragments: only the first of them has ports. */
+struct fragment_key {
+    __u8 source[16];
+    __u8 destination[16];
+    __u32 id;
+    __u8 protocol; /* IPv4 only */
+    __u8 family;
+    __u16 zero;
+} __attribute__((aligned(8)));
+
+struct fragment {
+    __u32 slot;
+    __u32 generation;
+    __u32 listener;
 };
 
 struct traffic {
     __u64 packets;
     __u64 bytes;
+};
+
+/* New flows of a processor in this second or so. */
+struct rate {
+    __u64 window;
+    __u64 flows;
+    __u64 unrecorded; /* since loading */
+};
+
+struct control {
+    __u32 flags;
+};
+
+struct port_drop_key {
+    struct listener_key port; /* port and protocol 0 where the VIP has no such listener */
+    __u32 reason;
 };
 
 /* src/layout.rs has their names, in this order. */

@@ -2,8 +2,12 @@
 /* What user space writes and the program reads: settings and maps. Layouts are in layout.h. */
 #pragma once
 
+#include "layout.h"
+
 /* Set before loading. */
-volatile const __u8 own_mac[6] = {};
+volatile const __u16 own_mac[3] = {};
+/* New flows of a processor in 2^30 ns that are entered into `flows`. */
+volatile const __u64 new_flows = 0;
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -12,6 +16,14 @@ struct {
     __type(key, struct listener_key);
     __type(value, struct listener);
 } listeners SEC(".maps");
+
+/* What flows of a listener must have been let in by: its terms, 0 once it is closed. */
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u32);
+} listener_terms SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -58,6 +70,27 @@ struct {
 } flows SEC(".maps");
 
 struct {
+    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(max_entries, 1);
+    __type(key, struct fragment_key);
+    __type(value, struct fragment);
+} fragments SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct rate);
+} rates SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct control);
+} control SEC(".maps");
+
+struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
     __uint(max_entries, 1);
     __type(key, __u32);
@@ -77,3 +110,12 @@ struct {
     __type(key, __u32);
     __type(value, __u64);
 } drops SEC(".maps");
+
+/* Entries are made by the first drop. */
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+    __uint(max_entries, 1);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, struct port_drop_key);
+    __type(value, __u64);
+} port_drops SEC(".maps");

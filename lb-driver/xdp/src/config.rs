@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 /// The configuration of a balancer, with every key.
@@ -18,6 +19,10 @@ pub struct Config {
     /// How the data plane is attached.
     #[serde(default)]
     pub mode: Mode,
+    /// VIPs in these ranges are on the link: neighbours that ask for them by ARP or neighbour discovery get
+    /// an answer. All others are routed to the balancer.
+    #[serde(default)]
+    pub on_link: Vec<IpNetwork>,
     /// Where the API listens.
     pub listen: SocketAddr,
     /// Where Prometheus metrics are served, as plain HTTP; nowhere if unset.
@@ -100,8 +105,12 @@ impl Check {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Flows that are remembered; the least recently used gives way. About 120 bytes each, taken at start.
+    /// Flows that are remembered; the least recently used gives way. About 128 bytes each, taken at start.
     pub flows: u32,
+    /// New flows per processor and second that are remembered; those above go by the ring alone.
+    pub new_flows: u32,
+    /// Datagrams in fragments that are under way; the least recently used gives way.
+    pub fragments: u32,
     /// Ports of VIPs, and VIPs.
     pub listeners: u32,
     /// Pools.
@@ -114,7 +123,15 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { flows: 262_144, listeners: 16_384, pools: 16_384, members: 65_535, source_ranges: 65_536 }
+        Self {
+            flows: 262_144,
+            new_flows: 25_000,
+            fragments: 16_384,
+            listeners: 16_384,
+            pools: 16_384,
+            members: 65_535,
+            source_ranges: 65_536,
+        }
     }
 }
 
@@ -133,6 +150,10 @@ interface = "eth0"
 # How the data plane is attached: "native" (in the driver), "generic" (slower, on every interface), or
 # "auto": generic on veth, else native, else generic where the driver has no native one.
 #mode = "auto"
+
+# VIPs in these ranges are on the link: neighbours that ask for them by ARP or neighbour discovery get an
+# answer. All others are routed to the balancer.
+#on_link = []
 
 # Where the API listens.
 listen = "192.168.77.2:9512"
@@ -168,8 +189,12 @@ client_ca = "/etc/ake/xdp-clients.crt"
 
 # Sizes of the kernel's tables.
 [limits]
-# Flows that are remembered; the least recently used gives way. About 120 bytes each, taken at start.
+# Flows that are remembered; the least recently used gives way. About 128 bytes each, taken at start.
 #flows = 262144
+# New flows per processor and second that are remembered; those above go by the ring alone.
+#new_flows = 25000
+# Datagrams in fragments that are under way; the least recently used gives way.
+#fragments = 16384
 # Ports of VIPs, and VIPs.
 #listeners = 16384
 # Pools.
@@ -236,8 +261,10 @@ impl Config {
         within("check.timeout_ms", timeout_ms, 10, 60_000, "10 to 60000")?;
         within("check.rise", rise.into(), 1, 100, "1 to 100")?;
         within("check.fall", fall.into(), 1, 100, "1 to 100")?;
-        let Limits { flows, listeners, pools, members, source_ranges } = config.limits;
+        let Limits { flows, new_flows, fragments, listeners, pools, members, source_ranges } = config.limits;
         within("limits.flows", flows.into(), 1024, 1 << 28, "1024 to 268435456")?;
+        within("limits.new_flows", new_flows.into(), 0, 1 << 31, "0 to 2147483648")?;
+        within("limits.fragments", fragments.into(), 1024, 1 << 24, "1024 to 16777216")?;
         within("limits.listeners", listeners.into(), 16, 1 << 20, "16 to 1048576")?;
         within("limits.pools", pools.into(), 16, 1 << 20, "16 to 1048576")?;
         within("limits.members", members.into(), 16, 65_535, "16 to 65535")?;

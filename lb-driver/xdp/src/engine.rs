@@ -11,7 +11,7 @@ use lb_driver::{
 };
 
 use crate::{
-    config::{Limits, Mode},
+    config::Mode,
     health::{Checker, Health, Target},
     layout,
     link::Interface,
@@ -71,13 +71,13 @@ struct Inner {
 
 impl Engine {
     /// One with the state that `store` holds, in force when this returns.
-    pub fn start(plane: DataPlane, checker: Checker, store: Store, limits: Limits) -> Result<Self, PutError> {
+    pub fn start(plane: DataPlane, checker: Checker, store: Store, book: Book) -> Result<Self, PutError> {
         let mut inner = Inner {
             state: None,
             settled: true,
             health: BTreeMap::new(),
             checker,
-            book: Book::new(limits),
+            book,
             tables: Tables::default(),
             plane,
             writes: 0,
@@ -94,6 +94,11 @@ impl Engine {
     /// Attaches the data plane; answers in which mode.
     pub fn attach(&self, interface: &Interface, mode: Mode) -> Result<Mode, MapsError> {
         self.lock().plane.attach(interface, mode)
+    }
+
+    /// Whether neighbours that ask for VIPs on the link get answers from this instance.
+    pub fn set_active(&self, active: bool) -> Result<(), MapsError> {
+        self.lock().plane.set_active(active)
     }
 
     /// Runs the data plane over one frame, without an interface: its verdict and what became of the frame.
@@ -204,8 +209,17 @@ impl Inner {
     }
 
     fn status(&self) -> Result<wire::StatusDocument, MapsError> {
+        let (drops, unrecorded_flows) = (self.drops()?, self.plane.unrecorded()?);
         let Some(state) = &self.state else {
-            return Ok(wire::StatusDocument { drops: self.drops()?, ..Default::default() });
+            return Ok(wire::StatusDocument { drops, unrecorded_flows, ..Default::default() });
+        };
+        let port_drops = self.plane.port_drops()?;
+        let drops_of = |vip, endpoint| {
+            let named = |(reason, count): &(usize, u64)| {
+                Some(((*layout::DROPS.get(*reason)?).to_owned(), *count)).filter(|_| *count > 0)
+            };
+            let counts = port_drops.get(&(vip, endpoint));
+            counts.map(|counts| counts.iter().filter_map(named).collect()).unwrap_or_default()
         };
         let mut pools = Vec::new();
         for (owner, pool) in &state.pools {
@@ -241,15 +255,18 @@ impl Inner {
                     port: endpoint.port,
                     packets: traffic.packets,
                     bytes: traffic.bytes,
+                    drops: drops_of(balancer.vip, Some(*endpoint)),
                 });
             }
             load_balancers.push(wire::LoadBalancerStatus {
                 owner: owner.clone(),
                 vip: balancer.vip,
                 listeners,
+                drops: drops_of(balancer.vip, None),
             });
         }
-        Ok(wire::StatusDocument { version: Some(state.version), pools, load_balancers, drops: self.drops()? })
+        let version = Some(state.version);
+        Ok(wire::StatusDocument { version, pools, load_balancers, drops, unrecorded_flows })
     }
 
     fn drops(&self) -> Result<BTreeMap<String, u64>, MapsError> {

@@ -2,15 +2,20 @@
 //!
 //! Keys and values are byte arrays, so that no type has to promise the kernel a memory layout.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU16,
+};
 
 use ipnetwork::IpNetwork;
-use lb_driver::model::{Endpoint, MacAddr};
+use lb_driver::model::{Endpoint, MacAddr, Protocol};
+
+use crate::plan;
 
 /// `struct listener_key`.
 pub type ListenerKey = [u8; 20];
 /// `struct listener`.
-pub type Listener = [u8; 16];
+pub type Listener = [u8; 20];
 /// `struct vip_key`.
 pub type VipKey = [u8; 20];
 /// `struct source_key` without its prefix length.
@@ -22,9 +27,24 @@ pub type Member = [u8; 12];
 /// `struct flow_key`.
 pub type FlowKey = [u8; 40];
 /// `struct flow`.
-pub type Flow = [u8; 12];
+pub type Flow = [u8; 20];
+/// `struct fragment_key`.
+pub type FragmentKey = [u8; 40];
+/// `struct fragment`.
+pub type Fragment = [u8; 12];
+/// `struct rate`: window, flows in it, flows that were not recorded.
+pub type Rate = [u64; 3];
+/// `struct control`.
+pub type Control = u32;
+/// `struct port_drop_key`.
+pub type PortDropKey = [u8; 24];
 /// `struct traffic`.
 pub type Traffic = [u64; 2];
+
+/// `VIP_ON_LINK`.
+pub const VIP_ON_LINK: u32 = 1;
+/// `CONTROL_STANDBY`.
+pub const CONTROL_STANDBY: Control = 1;
 
 /// Slots of a ring in one chunk.
 pub const CHUNK_SLOTS: usize = 254;
@@ -54,14 +74,44 @@ pub fn listener_key(vip: IpAddr, endpoint: Endpoint) -> ListenerKey {
     key
 }
 
+/// What stands for a VIP's ports that have no listener.
+pub fn no_listener_key(vip: IpAddr) -> ListenerKey {
+    let mut key = [0; 20];
+    key[..16].copy_from_slice(&octets(vip));
+    key[19] = family(vip);
+    key
+}
+
+/// The key of a port's drops for the reason at this place of [`DROPS`].
+pub fn port_drop_key(port: ListenerKey, reason: usize) -> PortDropKey {
+    let mut key = [0; 24];
+    key[..20].copy_from_slice(&port);
+    key[20..].copy_from_slice(&u32::try_from(reason).unwrap_or(u32::MAX).to_ne_bytes());
+    key
+}
+
 /// A VIP's port.
-pub fn listener(id: u32, ring: u32, acl: u32, client_ip: bool) -> Listener {
-    let mut value = [0; 16];
-    value[..4].copy_from_slice(&id.to_ne_bytes());
-    value[4..8].copy_from_slice(&ring.to_ne_bytes());
-    value[8..12].copy_from_slice(&acl.to_ne_bytes());
-    value[12..].copy_from_slice(&u32::from(client_ip).to_ne_bytes());
+pub fn listener(listener: &plan::Listener) -> Listener {
+    let plan::Listener { id, ring, acl, terms, client_ip } = *listener;
+    let mut value = [0; 20];
+    for (place, word) in value.chunks_exact_mut(4).zip([id, ring, acl, terms, client_ip.into()]) {
+        place.copy_from_slice(&word.to_ne_bytes());
+    }
     value
+}
+
+/// Where a packet was dropped, and the place of the reason in [`DROPS`]. A VIP's drops that no listener
+/// saw have no endpoint.
+pub fn port_drop(key: &PortDropKey) -> (IpAddr, Option<Endpoint>, usize) {
+    let mut octets = [0; 16];
+    octets.copy_from_slice(&key[..16]);
+    let address = Ipv6Addr::from(octets);
+    let vip = if key[19] == 4 { address.to_canonical() } else { IpAddr::V6(address) };
+    let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|p| p.number() == key[18]);
+    let port = NonZeroU16::new(u16::from_be_bytes([key[16], key[17]]));
+    let reason = u32::from_ne_bytes([key[20], key[21], key[22], key[23]]);
+    let endpoint = protocol.zip(port).map(|(protocol, port)| Endpoint { protocol, port });
+    (vip, endpoint, usize::try_from(reason).unwrap_or(usize::MAX))
 }
 
 /// The key of a VIP.

@@ -1,6 +1,6 @@
 //! `ake-xdp`: the balancer's program.
 
-use std::{io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
 
 use ake_xdp::{
     config::{Config, EXAMPLE},
@@ -8,7 +8,9 @@ use ake_xdp::{
     health::Checker,
     link,
     maps::DataPlane,
-    metrics, server,
+    metrics,
+    plan::Book,
+    server,
     store::Store,
 };
 use anyhow::Context as _;
@@ -83,7 +85,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let plane = DataPlane::load(interface.mac, &config.limits)?;
     let (reports, mut reported) = mpsc::unbounded_channel();
     let checker = Checker::new(config.check.clone(), reports).context("the client of HTTP checks")?;
-    let engine = Arc::new(Engine::start(plane, checker, Store::new(&config.state), config.limits)?);
+    let book = Book::new(config.limits, config.on_link.clone());
+    let engine = Arc::new(Engine::start(plane, checker, Store::new(&config.state), book)?);
     let mode = engine.attach(&interface, config.mode)?;
     tracing::info!(interface = %interface.name, mac = %interface.mac, ?mode, "attached");
 
@@ -159,11 +162,19 @@ async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
     for balancer in &status.load_balancers {
         println!("load balancer {} on {}", balancer.owner, balancer.vip);
         for listener in &balancer.listeners {
-            let wire::ListenerStatus { protocol, port, packets, bytes } = listener;
-            println!("  {protocol}/{port}: {packets} packets, {bytes} bytes");
+            let wire::ListenerStatus { protocol, port, packets, bytes, drops } = listener;
+            let dropped = told(drops);
+            println!("  {protocol}/{port}: {packets} packets, {bytes} bytes; dropped: {dropped}");
+        }
+        if !balancer.drops.is_empty() {
+            println!("  elsewhere dropped: {}", told(&balancer.drops));
         }
     }
-    let drops: Vec<_> = status.drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-    println!("dropped: {}", drops.join(", "));
+    println!("dropped: {}", told(&status.drops));
     Ok(())
+}
+
+fn told(drops: &BTreeMap<String, u64>) -> String {
+    let words: Vec<_> = drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
 }

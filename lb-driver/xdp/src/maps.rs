@@ -1,15 +1,20 @@
 //! The data plane in the kernel: loads it, attaches it, writes its maps and reads its counters.
 
+use std::{collections::BTreeMap, net::IpAddr};
+
 use aya::{
     Ebpf, EbpfLoader,
     maps::{
-        Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues,
-        lpm_trie::Key,
+        Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap,
+        PerCpuValues, lpm_trie::Key,
     },
     programs::{ProgramError, TestRun as _, TestRunOptions, Xdp, XdpMode},
     util::nr_cpus,
 };
-use lb_driver::{driver::Traffic, model::MacAddr};
+use lb_driver::{
+    driver::Traffic,
+    model::{Endpoint, MacAddr},
+};
 
 use crate::{
     config::{Limits, Mode},
@@ -48,6 +53,9 @@ pub enum MapsError {
     Processors(String),
 }
 
+/// Counts by reason, by VIP and port.
+pub type PortDrops = BTreeMap<(IpAddr, Option<Endpoint>), Vec<(usize, u64)>>;
+
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -62,6 +70,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 pub struct DataPlane {
     object: Ebpf,
     listeners: HashMap<MapData, layout::ListenerKey, layout::Listener>,
+    listener_terms: Array<MapData, u32>,
     vips: HashMap<MapData, layout::VipKey, u32>,
     sources: LpmTrie<MapData, layout::SourceKey, u32>,
     rings: ArrayOfMaps<MapData, Array<MapData, layout::Chunk>>,
@@ -69,6 +78,9 @@ pub struct DataPlane {
     listener_traffic: PerCpuArray<MapData, layout::Traffic>,
     member_flows: PerCpuArray<MapData, u64>,
     drops: PerCpuArray<MapData, u64>,
+    port_drops: PerCpuHashMap<MapData, layout::PortDropKey, u64>,
+    rates: PerCpuArray<MapData, layout::Rate>,
+    control: Array<MapData, layout::Control>,
     no_ring: Array<MapData, layout::Chunk>,
     processors: usize,
 }
@@ -77,20 +89,28 @@ impl DataPlane {
     /// Loads it for an interface with this address.
     pub fn load(own: MacAddr, limits: &Limits) -> Result<Self, MapsError> {
         let own = own.octets();
+        // the program's seconds are of 2^30 ns
+        let new_flows = (u64::from(limits.new_flows) << 30) / 1_000_000_000;
+        let port_drops = limits.listeners.saturating_mul(2);
         let mut object = EbpfLoader::new()
             .override_global("own_mac", &own, true)
+            .override_global("new_flows", &new_flows, true)
             .map_max_entries("listeners", limits.listeners)
+            .map_max_entries("listener_terms", limits.listeners)
             .map_max_entries("vips", limits.listeners)
             .map_max_entries("sources", limits.source_ranges)
             .map_max_entries("rings", limits.pools)
             .map_max_entries("members", limits.members)
             .map_max_entries("flows", limits.flows)
+            .map_max_entries("fragments", limits.fragments)
+            .map_max_entries("port_drops", port_drops)
             .map_max_entries("listener_traffic", limits.listeners)
             .map_max_entries("member_flows", limits.members)
             .load(OBJECT)?;
         program(&mut object)?.load()?;
         Ok(Self {
             listeners: take(&mut object, "listeners")?,
+            listener_terms: take(&mut object, "listener_terms")?,
             vips: take(&mut object, "vips")?,
             sources: take(&mut object, "sources")?,
             rings: take(&mut object, "rings")?,
@@ -98,6 +118,9 @@ impl DataPlane {
             listener_traffic: take(&mut object, "listener_traffic")?,
             member_flows: take(&mut object, "member_flows")?,
             drops: take(&mut object, "drops")?,
+            port_drops: take(&mut object, "port_drops")?,
+            rates: take(&mut object, "rates")?,
+            control: take(&mut object, "control")?,
             no_ring: ring(&[]).map_err(|cause| MapsError::Map { map: "rings", cause })?,
             processors: nr_cpus()
                 .map_err(|(file, error)| MapsError::Processors(format!("{file}: {error}")))?,
@@ -155,17 +178,39 @@ impl DataPlane {
                 let (prefix, key) = layout::source_key(*acl, *range);
                 gone(self.sources.remove(&Key::new(prefix, key))).map_err(of("sources"))
             }
-            Write::Vip(vip) => self.vips.insert(layout::vip_key(*vip), 1, 0).map_err(of("vips")),
-            Write::CloseVip(vip) => gone(self.vips.remove(&layout::vip_key(*vip))).map_err(of("vips")),
+            Write::Vip(vip, on_link) => {
+                let flags = if *on_link { layout::VIP_ON_LINK } else { 0 };
+                self.vips.insert(layout::vip_key(*vip), flags, 0).map_err(of("vips"))
+            }
+            Write::CloseVip(vip) => {
+                gone(self.vips.remove(&layout::vip_key(*vip))).map_err(of("vips"))?;
+                self.forget_drops(layout::no_listener_key(*vip))
+            }
             Write::Listener(vip, endpoint, listener) => {
                 let key = layout::listener_key(*vip, *endpoint);
-                let value = layout::listener(listener.id, listener.ring, listener.acl, listener.client_ip);
-                self.listeners.insert(key, value, 0).map_err(of("listeners"))
+                self.listeners.insert(key, layout::listener(listener), 0).map_err(of("listeners"))?;
+                self.listener_terms.set(listener.id, listener.terms, 0).map_err(of("listener_terms"))
             }
             Write::CloseListener(vip, endpoint) => {
-                gone(self.listeners.remove(&layout::listener_key(*vip, *endpoint))).map_err(of("listeners"))
+                let key = layout::listener_key(*vip, *endpoint);
+                gone(self.listeners.remove(&key)).map_err(of("listeners"))?;
+                self.forget_drops(key)
             }
+            Write::CloseTerms(id) => self.listener_terms.set(*id, 0, 0).map_err(of("listener_terms")),
         }
+    }
+
+    /// Whether neighbours that ask for VIPs on the link get answers: of a pair, one instance gives them.
+    pub fn set_active(&mut self, active: bool) -> Result<(), MapsError> {
+        let control = if active { 0 } else { layout::CONTROL_STANDBY };
+        self.control.set(0, control, 0).map_err(of("control"))
+    }
+
+    fn forget_drops(&mut self, port: layout::ListenerKey) -> Result<(), MapsError> {
+        for reason in 0..layout::DROPS.len() {
+            gone(self.port_drops.remove(&layout::port_drop_key(port, reason))).map_err(of("port_drops"))?;
+        }
+        Ok(())
     }
 
     /// What passed a port, by the index of its counters.
@@ -184,6 +229,22 @@ impl DataPlane {
     pub fn drops(&self) -> Result<Vec<u64>, MapsError> {
         let sum = |index: u32| Ok(self.drops.get(&index, 0).map_err(of("drops"))?.iter().sum());
         (0..self.drops.len()).map(sum).collect()
+    }
+
+    /// Dropped packets by VIP and, where there is one, port, and by reason: its place in [`layout::DROPS`].
+    pub fn port_drops(&self) -> Result<PortDrops, MapsError> {
+        let mut found = PortDrops::new();
+        for entry in self.port_drops.iter() {
+            let (key, counts) = entry.map_err(of("port_drops"))?;
+            let (vip, endpoint, reason) = layout::port_drop(&key);
+            found.entry((vip, endpoint)).or_default().push((reason, counts.iter().sum()));
+        }
+        Ok(found)
+    }
+
+    /// New flows that were not entered into the table, because there were too many in a second.
+    pub fn unrecorded(&self) -> Result<u64, MapsError> {
+        Ok(self.rates.get(&0, 0).map_err(of("rates"))?.iter().map(|rate| rate[2]).sum())
     }
 
     /// Runs the program over one frame, without an interface: its verdict and what became of the frame.

@@ -51,12 +51,24 @@ fn collect(
     let port = ["load_balancer", "vip", "protocol", "port"];
     let packets = counters("ake_xdp_packets_total", "Packets from clients to a port of a VIP.", &port)?;
     let bytes = counters("ake_xdp_bytes_total", "Bytes from clients to a port of a VIP.", &port)?;
+    let port_drops = counters(
+        "ake_xdp_port_drops_total",
+        "Packets to a port of a VIP that were dropped; without protocol and port: to none that is open.",
+        &["load_balancer", "vip", "protocol", "port", "reason"],
+    )?;
     for balancer in &status.load_balancers {
+        let (owner, vip) = (balancer.owner.to_string(), balancer.vip.to_string());
         for listener in &balancer.listeners {
-            let (vip, protocol) = (balancer.vip.to_string(), listener.protocol.to_string());
-            let labels = [balancer.owner.to_string(), vip, protocol, listener.port.to_string()];
+            let (protocol, port) = (listener.protocol.to_string(), listener.port.to_string());
+            let labels = [&owner, &vip, &protocol, &port];
             packets.with_label_values(&labels).inc_by(listener.packets);
             bytes.with_label_values(&labels).inc_by(listener.bytes);
+            for (reason, count) in &listener.drops {
+                port_drops.with_label_values(&[&owner, &vip, &protocol, &port, reason]).inc_by(*count);
+            }
+        }
+        for (reason, count) in &balancer.drops {
+            port_drops.with_label_values(&[owner.as_str(), &vip, "", "", reason]).inc_by(*count);
         }
     }
     let flows = counters("ake_xdp_new_flows_total", "Flows that began at a member.", &["pool", "member"])?;
@@ -75,6 +87,11 @@ fn collect(
     for (reason, count) in &status.drops {
         drops.with_label_values(&[reason]).inc_by(*count);
     }
+    counter(
+        "ake_xdp_unrecorded_flows_total",
+        "New flows that went by the ring alone, because too many began within a second.",
+        status.unrecorded_flows,
+    )?;
     counter("ake_xdp_map_writes_total", "Writes to the kernel's maps since the start.", writes)?;
     counter("ake_xdp_states_total", "States taken over the API since the start.", states)?;
     let version = IntGauge::new("ake_xdp_state_version", "Number of the version that is held.")?;

@@ -24,8 +24,8 @@ pub struct Tables {
     pub rings: BTreeMap<u32, Arc<Vec<u16>>>,
     /// Source ranges by access list.
     pub sources: BTreeSet<(u32, IpNetwork)>,
-    /// All VIPs.
-    pub vips: BTreeSet<IpAddr>,
+    /// All VIPs, and whether neighbours get an answer when they ask for them.
+    pub vips: BTreeMap<IpAddr, bool>,
     /// Ports of VIPs.
     pub listeners: BTreeMap<(IpAddr, Endpoint), Listener>,
 }
@@ -48,6 +48,8 @@ pub struct Listener {
     pub ring: u32,
     /// Its access list, 0 for everybody.
     pub acl: u32,
+    /// Whom it lets in, as a fingerprint: a flow that was let in by others is asked again.
+    pub terms: u32,
     /// Whether flows are spread by the client's address alone.
     pub client_ip: bool,
 }
@@ -65,12 +67,14 @@ pub enum Write {
     Ring(u32, Arc<Vec<u16>>),
     /// A range is let in.
     Source(u32, IpNetwork),
-    /// An address is a VIP.
-    Vip(IpAddr),
+    /// An address is a VIP, on the link or routed to us.
+    Vip(IpAddr, bool),
     /// A VIP's port is so.
     Listener(IpAddr, Endpoint, Listener),
     /// A VIP's port is closed.
     CloseListener(IpAddr, Endpoint),
+    /// Flows of the port that had these counters are let in no more.
+    CloseTerms(u32),
     /// An address is no VIP any more.
     CloseVip(IpAddr),
     /// A range is not let in any more.
@@ -99,7 +103,8 @@ pub fn writes(from: &Tables, to: &Tables) -> Vec<Write> {
         }
     }
     writes.extend(to.sources.difference(&from.sources).map(|(acl, range)| Write::Source(*acl, *range)));
-    writes.extend(to.vips.difference(&from.vips).map(|vip| Write::Vip(*vip)));
+    let new = to.vips.iter().filter(|(vip, on_link)| from.vips.get(*vip) != Some(*on_link));
+    writes.extend(new.map(|(vip, on_link)| Write::Vip(*vip, *on_link)));
     for (key, listener) in &to.listeners {
         let before = from.listeners.get(key);
         if before.is_none_or(|before| before.id != listener.id) {
@@ -109,9 +114,17 @@ pub fn writes(from: &Tables, to: &Tables) -> Vec<Write> {
             writes.push(Write::Listener(key.0, key.1, *listener));
         }
     }
-    let gone = from.listeners.keys().filter(|key| !to.listeners.contains_key(key));
-    writes.extend(gone.map(|(vip, endpoint)| Write::CloseListener(*vip, *endpoint)));
-    writes.extend(from.vips.difference(&to.vips).map(|vip| Write::CloseVip(*vip)));
+    let kept: BTreeSet<u32> = to.listeners.values().map(|listener| listener.id).collect();
+    for ((vip, endpoint), listener) in &from.listeners {
+        if !to.listeners.contains_key(&(*vip, *endpoint)) {
+            writes.push(Write::CloseListener(*vip, *endpoint));
+        }
+        if !kept.contains(&listener.id) {
+            writes.push(Write::CloseTerms(listener.id));
+        }
+    }
+    let gone = from.vips.keys().filter(|vip| !to.vips.contains_key(vip));
+    writes.extend(gone.map(|vip| Write::CloseVip(*vip)));
     writes.extend(from.sources.difference(&to.sources).map(|(acl, range)| Write::CloseSource(*acl, *range)));
     let gone = from.rings.keys().filter(|index| !to.rings.contains_key(index));
     writes.extend(gone.map(|index| Write::CloseRing(*index)));
@@ -124,7 +137,7 @@ impl Tables {
     /// What the maps hold once a write was performed.
     pub fn perform(&mut self, write: &Write) {
         match write {
-            Write::ZeroMember(_) | Write::ZeroListener(_) => {}
+            Write::ZeroMember(_) | Write::ZeroListener(_) | Write::CloseTerms(_) => {}
             Write::Member(slot, station) => {
                 self.members.insert(*slot, *station);
             }
@@ -134,8 +147,8 @@ impl Tables {
             Write::Source(acl, range) => {
                 self.sources.insert((*acl, *range));
             }
-            Write::Vip(vip) => {
-                self.vips.insert(*vip);
+            Write::Vip(vip, on_link) => {
+                self.vips.insert(*vip, *on_link);
             }
             Write::Listener(vip, endpoint, listener) => {
                 self.listeners.insert((*vip, *endpoint), *listener);
@@ -188,6 +201,7 @@ pub struct Book {
     ports: BTreeMap<(Owner, IpAddr, Endpoint), u32>,
     lists: BTreeMap<Owner, (u32, BTreeSet<IpNetwork>)>,
     limits: Limits,
+    on_link: Vec<IpNetwork>,
 }
 
 #[derive(Debug, Clone)]
@@ -199,8 +213,8 @@ struct Ring {
 }
 
 impl Book {
-    /// An empty one.
-    pub fn new(limits: Limits) -> Self {
+    /// An empty one; VIPs in `on_link` are answered for.
+    pub fn new(limits: Limits, on_link: Vec<IpNetwork>) -> Self {
         let places =
             |limit, what, first, size| Places { limit, what, size, next: first, free: VecDeque::new() };
         Self {
@@ -215,6 +229,7 @@ impl Book {
             ports: BTreeMap::new(),
             lists: BTreeMap::new(),
             limits,
+            on_link,
         }
     }
 
@@ -250,7 +265,8 @@ impl Book {
         for (owner, balancer) in &state.load_balancers {
             let acl = self.access_list(owner, &balancer.source_ranges)?;
             tables.sources.extend(balancer.source_ranges.iter().map(|range| (acl, *range)));
-            tables.vips.insert(balancer.vip);
+            let on_link = self.on_link.iter().any(|range| range.contains(balancer.vip));
+            tables.vips.insert(balancer.vip, on_link);
             for (endpoint, pool) in &balancer.listeners {
                 // checked: every pool that is named is there
                 let Some(ring) = self.pools.get(pool).map(|ring| ring.index) else { continue };
@@ -261,7 +277,9 @@ impl Book {
                 };
                 self.ports.insert(key, id);
                 let client_ip = balancer.affinity == Affinity::ClientIp;
-                tables.listeners.insert((balancer.vip, *endpoint), Listener { id, ring, acl, client_ip });
+                let terms = terms(balancer.vip, *endpoint, &balancer.source_ranges);
+                let listener = Listener { id, ring, acl, terms, client_ip };
+                tables.listeners.insert((balancer.vip, *endpoint), listener);
             }
         }
         let full = |limit, what, size, count| {
@@ -355,6 +373,12 @@ impl Book {
         self.lists.insert(owner.clone(), (id, ranges.clone()));
         Ok(id)
     }
+}
+
+/// Whom a port lets in, as a number: the same after a restart, never 0.
+fn terms(vip: IpAddr, endpoint: Endpoint, ranges: &BTreeSet<IpNetwork>) -> u32 {
+    let text = format!("{vip} {} {} {ranges:?}", endpoint.protocol.number(), endpoint.port);
+    (ring::hash(text.as_bytes()) as u32).max(1)
 }
 
 /// Numbers to give out; those that come back go to the end of the queue.

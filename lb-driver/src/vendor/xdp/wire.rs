@@ -139,6 +139,9 @@ pub struct StatusDocument {
     pub load_balancers: Vec<LoadBalancerStatus>,
     /// Packets that were dropped, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// New flows that went by the ring alone, because too many began within a second.
+    #[serde(default)]
+    pub unrecorded_flows: u64,
 }
 
 /// A pool, as the device sees it.
@@ -179,6 +182,9 @@ pub struct LoadBalancerStatus {
     pub vip: IpAddr,
     /// Its ports.
     pub listeners: Vec<ListenerStatus>,
+    /// Packets to the VIP that were dropped and no port was asked about, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drops: BTreeMap<String, u64>,
 }
 
 /// A port's traffic.
@@ -192,4 +198,7 @@ pub struct ListenerStatus {
     pub packets: u64,
     /// Their bytes, from the Ethernet header on.
     pub bytes: u64,
+    /// Those of them that were dropped, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drops: BTreeMap<String, u64>,
 }

@@ -65,7 +65,7 @@ fn odd_are_ill(_: &Pool, member: &Member) -> Verdict {
 /// What a packet meets must be whole at any moment: nothing points at what is not there.
 fn whole(tables: &Tables) -> Result<(), TestCaseError> {
     for ((vip, _), listener) in &tables.listeners {
-        prop_assert!(tables.vips.contains(vip));
+        prop_assert!(tables.vips.contains_key(vip));
         prop_assert!(tables.rings.contains_key(&listener.ring));
     }
     for slots in tables.rings.values() {
@@ -80,7 +80,7 @@ proptest! {
     #[test]
     fn writes_lead_from_state_to_state_without_a_gap(states in prop::collection::vec(state(), 1..6)) {
         let limits = Limits { members: 16, pools: 16, listeners: 16, ..Limits::default() };
-        let mut book = Book::new(limits);
+        let mut book = Book::new(limits, vec![]);
         let mut tables = Tables::default();
         let mut taken = BTreeMap::new();
         for state in &states {
@@ -119,7 +119,7 @@ fn a_full_table_is_named() {
         affinity: Affinity::None,
     };
     let state = State { load_balancers: BTreeMap::from([(owner("a"), balancer)]), ..State::default() };
-    let error = Book::new(limits).tables(&state, |_, _| Ok(())).unwrap_err();
+    let error = Book::new(limits, vec![]).tables(&state, |_, _| Ok(())).unwrap_err();
     assert_eq!(
         error.to_string(),
         "limits.source_ranges is 1: the state has more source ranges; raise it in the configuration and restart"

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: (GPL-2.0 OR MIT) */
+/* Which member takes a packet. */
+#pragma once
+
+#include "maps.h"
+#include "parse.h"
+
+/* Every drop of a packet to a VIP: `port` has the VIP, and the listener's port and protocol if there is one. */
+static __noinline int drop(const struct listener_key *port, __u32 reason)
+{
+    struct port_drop_key key = {.port = *port, .reason = reason};
+    __u64 *count = bpf_map_lookup_elem(&drops, &reason), none = 0;
+
+    if (count)
+        *count += 1;
+    count = bpf_map_lookup_elem(&port_drops, &key);
+    if (!count) {
+        bpf_map_update_elem(&port_drops, &key, &none, BPF_NOEXIST);
+        count = bpf_map_lookup_elem(&port_drops, &key);
+    }
+    if (count)
+        *count += 1;
+    return XDP_DROP;
+}
+
+static __always_inline __u32 *vip_flags(const __u8 address[16], __u8 family)
+{
+    struct vip_key key = {.family = family};
+
+    __builtin_memcpy(key.address, address, sizeof(key.address));
+    return bpf_map_lookup_elem(&vips, &key);
+}
+
+/* A packet that no listener takes: dropped if it is for a VIP, else the kernel's. */
+static __noinline int refuse(const struct flow_key *flow, __u32 reason)
+{
+    struct listener_key vip = {.family = flow->family};
+
+    if (!vip_flags(flow->destination, flow->family))
+        return XDP_PASS;
+    __builtin_memcpy(vip.address, flow->destination, sizeof(vip.address));
+    return drop(&vip, reason);
+}
+
+static __always_inline __u64 mix(__u64 hash, __u64 word)
+{
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+    return hash ^ (hash >> 32);
+}
+
+/* The same on every instance, or a failover would move flows. */
+static __always_inline __u32 hash(const struct flow_key *flow, bool client_only)
+{
+    const __u64 *words = (const __u64 *)flow;
+    __u64 hash = mix(mix(0x414b45, words[0]), words[1]);
+
+    if (!client_only)
+        hash = mix(mix(mix(hash, words[2]), words[3]), words[4]);
+    hash = (hash ^ (hash >> 29)) * 0xbf58476d1ce4e5b9ULL;
+    return hash >> 32;
+}
+
+static __always_inline struct member *alive(__u32 slot)
+{
+    struct member *member = bpf_map_lookup_elem(&members, &slot);
+
+    return member && (member->flags & MEMBER_ALIVE) ? member : NULL;
+}
+
+static __always_inline struct member *owner(__u32 slot, __u32 generation)
+{
+    struct member *member = alive(slot);
+
+    return member && member->generation == generation ? member : NULL;
+}
+
+/* By the ring; `slot` becomes the member's. */
+static __always_inline struct member *chosen(__u32 ring, __u32 hash, __u32 *slot)
+{
+    __u32 index = 0, place;
+    struct chunk *chunk;
+    void *chunks;
+
+    chunks = bpf_map_lookup_elem(&rings, &ring);
+    if (!chunks)
+        return NULL;
+    chunk = bpf_map_lookup_elem(chunks, &index);
+    if (!chunk || !chunk->size)
+        return NULL;
+    place = hash % chunk->size;
+    index = place / CHUNK_SLOTS;
+    if (index) {
+        chunk = bpf_map_lookup_elem(chunks, &index);
+        if (!chunk)
+            return NULL;
+    }
+    place %= CHUNK_SLOTS;
+    /* The verifier does not follow a remainder, and clang would drop a check that it sees to be true. */
+    asm volatile("" : "+r"(place));
+    if (place >= CHUNK_SLOTS)
+        return NULL;
+    *slot = chunk->slots[place];
+    return alive(*slot);
+}
+
+static __always_inline bool admitted(__u32 acl, const struct flow_key *flow)
+{
+    struct source_key key = {.prefix = 8 * (sizeof(key) - sizeof(key.prefix)), .acl = acl};
+
+    __builtin_memcpy(key.address, flow->source, sizeof(key.address));
+    return bpf_map_lookup_elem(&sources, &key);
+}
+
+static __always_inline void count(__u32 listener, __u64 bytes)
+{
+    struct traffic *traffic = bpf_map_lookup_elem(&listener_traffic, &listener);
+
+    if (traffic) {
+        traffic->packets += 1;
+        traffic->bytes += bytes;
+    }
+}
+
+/* Whether a new flow is entered into `flows`. Above a rate none is: they would push those out that are alive, and the
+ * ring sends each of their packets to the same member without an entry, too. */
+static __always_inline bool recorded(void)
+{
+    __u64 window = bpf_ktime_get_coarse_ns() >> 30;
+    __u32 index = 0;
+    struct rate *rate = bpf_map_lookup_elem(&rates, &index);
+
+    if (!rate)
+        return false;
+    if (rate->window != window) {
+        rate->window = window;
+        rate->flows = 0;
+    }
+    if (rate->flows >= new_flows) {
+        rate->unrecorded += 1;
+        return false;
+    }
+    rate->flows += 1;
+    return true;
+}
+
+static __always_inline struct listener_key port_of(const struct flow_key *flow)
+{
+    struct listener_key port = {
+        .port = flow->destination_port,
+        .protocol = flow->protocol,
+        .family = flow->family,
+    };
+
+    __builtin_memcpy(port.address, flow->destination, sizeof(port.address));
+    return port;
+}
+
+static __always_inline struct fragment_key fragment_of(const struct packet *packet)
+{
+    struct fragment_key key = {.id = packet->fragment_id, .family = packet->flow.family};
+
+    __builtin_memcpy(key.source, packet->flow.source, sizeof(key.source));
+    __builtin_memcpy(key.destination, packet->flow.destination, sizeof(key.destination));
+    if (key.family == FAMILY_V4)
+        key.protocol = packet->flow.protocol;
+    return key;
+}

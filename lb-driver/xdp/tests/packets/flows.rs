@@ -1,0 +1,225 @@
+//! Which member a flow has, and for how long.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_driver::model::{Affinity, Member, Pool};
+
+use crate::{
+    bench::{Bench, DROP, VIP, member, owner, tcp},
+    frames::{self, CLIENT, Frame},
+};
+
+#[test]
+fn flows_stay_through_changes_of_the_members() {
+    let mut bench = Bench::new(3);
+    let mut began: BTreeMap<u16, u8> =
+        (10_000..10_400).map(|port| (port, bench.goes_to(&tcp(port).0).unwrap())).collect();
+    let stay = |bench: &Bench, began: &BTreeMap<u16, u8>, what: &str| {
+        for (port, member) in began {
+            assert_eq!(bench.goes_to(&tcp(*port).1), Ok(*member), "{what}: port {port}");
+        }
+    };
+    bench.members(|members| members.extend([("m4".to_owned(), member(4))]));
+    stay(&bench, &began, "a member came");
+    bench.members(|members| members.get_mut("m1").unwrap().draining = true);
+    stay(&bench, &began, "m1 drains");
+    for port in 20_000..20_400 {
+        assert_ne!(bench.goes_to(&tcp(port).0), Ok(1), "m1 drains and takes no new flows");
+    }
+    let again = began.iter().find(|(_, member)| **member == 1).map(|(port, _)| *port).unwrap();
+    assert_eq!(bench.goes_to(&tcp(again).0), Ok(1), "the repetition of a first packet follows its flow");
+    let anew = Frame::v4(CLIENT, VIP).tcp(again, 80, frames::SYN, 1);
+    assert_ne!(bench.goes_to(&anew), Ok(1), "a new flow on the old ports goes by the ring");
+    began.remove(&again);
+
+    let (orphans, others) = began.into_iter().partition::<BTreeMap<_, _>, _>(|(_, member)| *member == 2);
+    bench.members(|members| members.retain(|name, _| name != "m2"));
+    stay(&bench, &others, "m2 left");
+    assert!(orphans.len() > 50);
+    for port in orphans.keys() {
+        assert!([3, 4].contains(&bench.goes_to(&tcp(*port).1).unwrap()), "m2's flows go by the ring");
+    }
+}
+
+#[test]
+fn a_slot_that_is_given_away_keeps_no_flows() {
+    let mut bench = Bench::new(2);
+    let began: Vec<u16> = (1000..1200).filter(|port| bench.goes_to(&tcp(*port).0) == Ok(1)).collect();
+    // limits.members is 64: the slot comes round again
+    for round in 0..70 {
+        bench.members(|members| {
+            members.remove("m1");
+            members.remove(&format!("n{}", round - 1));
+            members.insert(format!("n{round}"), Member { draining: true, ..member(9) });
+        });
+    }
+    for port in began {
+        assert_eq!(bench.goes_to(&tcp(port).1), Ok(2));
+    }
+}
+
+#[test]
+fn a_new_mac_address_takes_the_flows_along() {
+    let mut bench = Bench::new(1);
+    assert_eq!(bench.goes_to(&tcp(1).0), Ok(1));
+    bench.members(|members| members.get_mut("m1").unwrap().mac = member(8).mac);
+    assert_eq!(bench.goes_to(&tcp(1).1), Ok(8));
+    bench.members(|members| members.get_mut("m1").unwrap().mac = None);
+    assert_eq!(bench.goes_to(&tcp(1).1), Err(DROP));
+    assert_eq!(bench.status()["m1"].reason.as_deref(), Some("its MAC address is not known"));
+}
+
+#[test]
+fn new_flows_fall_as_the_ring_says_and_are_counted() {
+    let mut bench = Bench::new(3);
+    bench.members(|members| members.get_mut("m3").unwrap().weight = 2);
+    let mut fell = BTreeMap::<u8, u64>::new();
+    let flows = 20_000;
+    for port in 0..flows {
+        *fell.entry(bench.goes_to(&tcp(port).0).unwrap()).or_default() += 1;
+        bench.goes_to(&tcp(port).1).unwrap();
+    }
+    let status = bench.status();
+    let ring: u32 = status.values().map(|member| member.slots).sum();
+    for (index, count) in fell {
+        let member = &status[&format!("m{index}")];
+        assert_eq!(member.new_flows, count);
+        let expected = f64::from(flows) * f64::from(member.slots) / f64::from(ring);
+        assert!((count as f64 - expected).abs() < 5.0 * expected.sqrt(), "m{index}: {count} for {expected}");
+    }
+    assert!(status["m3"].slots.abs_diff(2 * status["m1"].slots) <= 2);
+}
+
+#[test]
+fn two_instances_choose_alike() {
+    let (one, other) = (Bench::new(5), Bench::new(5));
+    for port in 0..1000 {
+        assert_eq!(one.goes_to(&tcp(port).1), other.goes_to(&tcp(port).1));
+    }
+}
+
+#[test]
+fn affinity_holds_a_client() {
+    let mut bench = Bench::new(5);
+    bench.change(|state| {
+        state.load_balancers.values_mut().for_each(|lb| lb.affinity = Affinity::ClientIp);
+    });
+    let mut clients = BTreeSet::new();
+    for client in 1..100 {
+        let frame = Frame::v4(&format!("198.51.100.{client}"), VIP);
+        let members: BTreeSet<_> =
+            (1..50).map(|port| bench.goes_to(&frame.tcp(port, 80, frames::SYN, 1)).unwrap()).collect();
+        assert_eq!(members.len(), 1);
+        clients.extend(members);
+    }
+    assert_eq!(clients.len(), 5);
+}
+
+#[test]
+fn changes_of_others_move_no_flow() {
+    let mut bench = Bench::new(3);
+    let began: BTreeMap<u16, u8> =
+        (10_000..10_400).map(|port| (port, bench.goes_to(&tcp(port).0).unwrap())).collect();
+    for round in 0..8u8 {
+        bench.change(|state| {
+            let nodes = state.pools[&owner("nodes")].clone();
+            let members = (0..=round).map(|index| (format!("o{index}"), member(50 + index))).collect();
+            state.pools.insert(owner(&format!("other{round}")), Pool { members, ..nodes });
+            let mut balancer = state.load_balancers[&owner("four")].clone();
+            balancer.vip = [203, 0, 113, 100 + round].into();
+            balancer.listeners.values_mut().for_each(|pool| *pool = owner(&format!("other{round}")));
+            state.load_balancers.insert(owner(&format!("other{round}")), balancer);
+            if round > 2 {
+                state.load_balancers.remove(&owner(&format!("other{}", round - 2)));
+                state.pools.remove(&owner(&format!("other{}", round - 2)));
+            }
+        });
+        for (port, member) in &began {
+            assert_eq!(bench.goes_to(&tcp(*port).1), Ok(*member));
+        }
+    }
+}
+
+#[test]
+fn members_without_weight_keep_their_flows_and_dead_ones_lose_them() {
+    let mut bench = Bench::new(3);
+    let began: BTreeMap<u16, u8> =
+        (10_000..10_400).map(|port| (port, bench.goes_to(&tcp(port).0).unwrap())).collect();
+    bench.members(|members| members.get_mut("m1").unwrap().weight = 0);
+    for (port, member) in &began {
+        assert_eq!(bench.goes_to(&tcp(*port).1), Ok(*member));
+    }
+    assert!((20_000..20_400).all(|port| bench.goes_to(&tcp(port).0) != Ok(1)), "no new ones");
+    bench.members(|members| members.get_mut("m1").unwrap().mac = None);
+    for (port, member) in &began {
+        let now = bench.goes_to(&tcp(*port).1).unwrap();
+        assert!(
+            if *member == 1 { [2, 3].contains(&now) } else { now == *member },
+            "{port}: {member} to {now}"
+        );
+    }
+    // back, it takes new flows; those that moved on stay where they are
+    bench.members(|members| drop(members.insert("m1".to_owned(), member(1))));
+    for port in began.keys().filter(|port| began[port] == 1) {
+        assert_ne!(bench.goes_to(&tcp(*port).1), Ok(1));
+    }
+}
+
+#[test]
+fn whom_a_port_lets_in_holds_for_flows_that_are_open() {
+    let mut bench = Bench::new(3);
+    let member = bench.goes_to(&tcp(1).0).unwrap();
+    let ranges = |bench: &mut Bench, range: &str| {
+        let ranges = [range.parse().unwrap()].into();
+        bench.change(|state| state.load_balancers.get_mut(&owner("four")).unwrap().source_ranges = ranges);
+    };
+    ranges(&mut bench, "192.0.2.0/24");
+    assert_eq!(bench.goes_to(&tcp(1).1), Err(DROP));
+    bench.members(|members| members.values_mut().for_each(|member| member.draining = true));
+    ranges(&mut bench, "198.51.100.0/24");
+    for _ in 0..3 {
+        assert_eq!(bench.goes_to(&tcp(1).1), Ok(member), "the flow has its member still");
+    }
+    assert_eq!(bench.goes_to(&tcp(2).0), Err(DROP), "and there is none for new ones");
+    let listeners = bench.state.load_balancers[&owner("four")].listeners.clone();
+    bench.change(|state| state.load_balancers.get_mut(&owner("four")).unwrap().listeners.clear());
+    assert_eq!(bench.goes_to(&tcp(1).1), Err(DROP), "a port that is closed is so for its flows");
+    bench.change(|state| state.load_balancers.get_mut(&owner("four")).unwrap().listeners = listeners);
+    assert_eq!(bench.goes_to(&tcp(1).1), Ok(member));
+}
+
+#[test]
+fn a_flood_of_new_flows_leaves_the_table_alone() {
+    let limit = 100;
+    let mut bench = Bench::with(3, |limits| limits.new_flows = limit);
+    let before = bench.goes_to(&tcp(1).0).unwrap();
+    let flood = 2000..12_000;
+    for port in flood.clone() {
+        bench.goes_to(&tcp(port).0).unwrap();
+    }
+    // a second may have ended on the way, on each processor
+    let unrecorded = bench.engine.status().unwrap().unrecorded_flows;
+    assert!(unrecorded > 5000, "{unrecorded}");
+    for port in flood.clone().step_by(97) {
+        assert_eq!(bench.goes_to(&tcp(port).1), bench.goes_to(&tcp(port).0), "the ring alone decides");
+    }
+    // what is in the table stays at its member, what is not follows the ring
+    bench.members(|members| members.values_mut().for_each(|member| member.draining = true));
+    assert_eq!(bench.goes_to(&tcp(1).1), Ok(before));
+    let dropped = flood.clone().filter(|port| bench.goes_to(&tcp(*port).1) == Err(DROP)).count() as u64;
+    assert!(dropped >= unrecorded, "{dropped} of {unrecorded}");
+    bench.members(|members| members.values_mut().for_each(|member| member.draining = false));
+    // and back to normal
+    let mut port = 20_000;
+    let last = loop {
+        let before = bench.engine.status().unwrap().unrecorded_flows;
+        let last = bench.goes_to(&tcp(port).0).unwrap();
+        if bench.engine.status().unwrap().unrecorded_flows == before {
+            break last;
+        }
+        port += 1;
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    bench.members(|members| members.values_mut().for_each(|member| member.draining = true));
+    assert_eq!(bench.goes_to(&tcp(port).1), Ok(last));
+}
