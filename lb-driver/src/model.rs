@@ -48,8 +48,8 @@ impl fmt::Display for Version {
 pub struct Pool {
     /// Members by name.
     pub members: BTreeMap<String, Member>,
-    /// How they are checked; without one, every member counts as healthy.
-    pub check: Option<Check>,
+    /// How they are checked: a member is healthy when it passes all of them; without any, always.
+    pub checks: BTreeSet<Check>,
 }
 
 /// A node in a pool.
@@ -80,13 +80,20 @@ pub enum Check {
         /// Path of the request, with the leading slash.
         path: String,
     },
+    /// A TCP connection to a VIP is accepted when it is sent to the member's MAC address: what clients do.
+    Vip {
+        /// The VIP.
+        vip: IpAddr,
+        /// Port of the VIP.
+        port: NonZeroU16,
+    },
 }
 
 impl Check {
     /// The port that is checked: what the members' security group must admit.
     pub fn port(&self) -> NonZeroU16 {
         match self {
-            Self::Tcp { port } | Self::Http { port, .. } => *port,
+            Self::Tcp { port } | Self::Http { port, .. } | Self::Vip { port, .. } => *port,
         }
     }
 }
@@ -226,6 +233,11 @@ impl State {
                 check_name("member", name)
                     .map_err(|invalid| InvalidState::Member { pool: owner.clone(), invalid })?;
                 check_station(|| format!("pool {owner}: member {name}"), member.address)?;
+            }
+            for check in &pool.checks {
+                if let Check::Vip { vip, .. } = check {
+                    check_station(|| format!("pool {owner}: check of a VIP"), *vip)?;
+                }
             }
         }
         let mut claims: BTreeMap<(IpAddr, Endpoint), &Owner> = BTreeMap::new();

@@ -100,7 +100,7 @@ pub struct Address {
 }
 
 /// How members of a pool are checked. The device takes an unhealthy member out, never in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Check {
     /// A TCP connection to the port is accepted.
@@ -115,6 +115,13 @@ pub enum Check {
         /// Path of the request.
         path: String,
     },
+    /// A TCP connection to a VIP is accepted when it is sent to the member: what clients do.
+    Vip {
+        /// Name of one of the cluster's addresses.
+        address: String,
+        /// Port of the VIP, 1 to 65,535.
+        port: u16,
+    },
 }
 
 /// `PUT .../pools/{name}`: a set of nodes. With `members` the set is replaced; without, it is kept, for
@@ -125,9 +132,9 @@ pub struct PoolRequest {
     /// Members by name (the node's).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<BTreeMap<String, MemberRequest>>,
-    /// How members are checked; without one, every member counts as healthy.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub check: Option<Check>,
+    /// How members are checked: one is healthy when it passes all of them; without any, always.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
 }
 
 /// A pool as it stands.
@@ -135,9 +142,9 @@ pub struct PoolRequest {
 pub struct Pool {
     /// Members by name.
     pub members: BTreeMap<String, Member>,
-    /// How members are checked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub check: Option<Check>,
+    /// How members are checked, each way once, in a fixed order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
 }
 
 /// `PUT .../members/{name}`: a node of a pool. Its address must be a fixed address of a port of a server
@@ -403,7 +410,10 @@ mod tests {
                                 port: None,
                             },
                         )])),
-                        check: Some(Check::Http { port: 10256, path: "/healthz".into() }),
+                        checks: vec![
+                            Check::Http { port: 10256, path: "/healthz".into() },
+                            Check::Vip { address: "a".into(), port: 80 },
+                        ],
                     },
                 },
                 Write::DeleteLoadBalancer { name: "b".into() },

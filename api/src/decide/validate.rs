@@ -14,6 +14,8 @@ const NAME: usize = 63;
 const NODE_NAME: usize = 128;
 /// Most listeners of one load balancer.
 const LISTENERS: usize = 1000;
+/// Most checks of one pool.
+const CHECKS: usize = 8;
 /// Largest ciphertext of a bundle, in characters of base64.
 const CIPHERTEXT: usize = 256 * 1024;
 
@@ -69,18 +71,33 @@ pub fn cluster(request: &ClusterRequest) -> Result<(), Refusal> {
 }
 
 /// How members are checked.
-pub fn check(check: &Check) -> Result<(), Refusal> {
+pub fn checks(checks: &[Check]) -> Result<(), Refusal> {
+    if checks.len() > CHECKS {
+        return Err(Refusal::invalid(
+            "checks",
+            format!("{} of them", checks.len()),
+            format!("expected at most {CHECKS}"),
+        ));
+    }
+    checks.iter().try_for_each(check)
+}
+
+fn check(check: &Check) -> Result<(), Refusal> {
     match check {
-        Check::Tcp { port } => port_number("check.port", *port),
+        Check::Tcp { port } => port_number("checks.port", *port),
+        Check::Vip { address, port } => {
+            name("checks.address", address)?;
+            port_number("checks.port", *port)
+        }
         Check::Http { port, path } => {
-            port_number("check.port", *port)?;
+            port_number("checks.port", *port)?;
             let fits =
                 path.starts_with('/') && path.len() <= 255 && path.bytes().all(|b| b.is_ascii_graphic());
             if fits {
                 return Ok(());
             }
             Err(Refusal::invalid(
-                "check.path",
+                "checks.path",
                 format!("\"{}\"", path.escape_debug()),
                 "expected a path of at most 255 printable ASCII characters that begins with /",
             ))
@@ -220,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn checks() {
+    fn ways_to_check() {
         for (value, expected) in [
             (Check::Tcp { port: 6443 }, true),
             (Check::Tcp { port: 0 }, false),
@@ -228,9 +245,14 @@ mod tests {
             (Check::Http { port: 10256, path: "healthz".into() }, false),
             (Check::Http { port: 10256, path: "/a b".into() }, false),
             (Check::Http { port: 10256, path: "/a\r\nHost: x".into() }, false),
+            (Check::Vip { address: "svc-1".into(), port: 80 }, true),
+            (Check::Vip { address: "svc-1".into(), port: 0 }, false),
+            (Check::Vip { address: "203.0.113.17/32".into(), port: 80 }, false),
         ] {
             assert_eq!(check(&value).is_ok(), expected, "{value:?}");
         }
+        let many: Vec<_> = (1..=9).map(|port| Check::Tcp { port }).collect();
+        assert!(checks(&many[..8]).is_ok() && checks(&many).is_err());
     }
 
     #[test]

@@ -54,8 +54,8 @@ pub struct Wanted {
 /// A pool as it is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WantedPool {
-    /// How members are checked.
-    pub check: Option<Check>,
+    /// How members are checked, sorted.
+    pub checks: Vec<Check>,
     /// Members by name.
     pub members: BTreeMap<String, WantedMember>,
 }
@@ -77,6 +77,10 @@ pub struct WantedMember {
 
 #[derive(Serialize, Deserialize)]
 struct PoolBody {
+    #[serde(default)]
+    checks: Vec<Check>,
+    /// What was kept while a pool had one check at most.
+    #[serde(default, skip_serializing)]
     check: Option<Check>,
 }
 
@@ -105,7 +109,10 @@ impl Wanted {
             put(format!("addresses/{name}"), serde_json::to_value(Address { address: *address }))?;
         }
         for (name, pool) in &self.pools {
-            put(format!("pools/{name}"), serde_json::to_value(PoolBody { check: pool.check.clone() }))?;
+            put(
+                format!("pools/{name}"),
+                serde_json::to_value(PoolBody { checks: pool.checks.clone(), check: None }),
+            )?;
             for (member, body) in &pool.members {
                 put(format!("pools/{name}/members/{member}"), serde_json::to_value(body))?;
             }
@@ -141,8 +148,9 @@ impl Wanted {
                 self.addresses.insert((*name).to_owned(), address);
             }
             ["pools", name] => {
-                let PoolBody { check } = serde_json::from_value(body).map_err(text)?;
-                self.pools.entry((*name).to_owned()).or_default().check = check;
+                let PoolBody { mut checks, check } = serde_json::from_value(body).map_err(text)?;
+                checks.extend(check);
+                self.pools.entry((*name).to_owned()).or_default().checks = checks;
             }
             ["pools", pool, "members", name] => {
                 let member = serde_json::from_value(body).map_err(text)?;
@@ -205,7 +213,8 @@ mod tests {
             weight: 1,
             draining: false,
         };
-        let pool = |check| WantedPool { check, members: BTreeMap::from([("m0".to_owned(), member.clone())]) };
+        let pool =
+            |checks| WantedPool { checks, members: BTreeMap::from([("m0".to_owned(), member.clone())]) };
         let balancer = |address: &str, pool: &str| LoadBalancerRequest {
             address: address.into(),
             listeners: vec![Listener { protocol: Protocol::Tcp, port: 80, pool: pool.into() }],
@@ -218,8 +227,11 @@ mod tests {
                 ("svc-1".into(), "203.0.113.18".parse().unwrap()),
             ]),
             pools: BTreeMap::from([
-                ("masters".into(), pool(Some(Check::Tcp { port: 6443 }))),
-                ("nodes".into(), pool(None)),
+                (
+                    "masters".into(),
+                    pool(vec![Check::Tcp { port: 6443 }, Check::Vip { address: "api".into(), port: 6443 }]),
+                ),
+                ("nodes".into(), pool(vec![])),
                 ("empty".into(), WantedPool::default()),
             ]),
             load_balancers: BTreeMap::from([
@@ -256,6 +268,13 @@ mod tests {
     fn what_is_kept_reads_back_the_same() {
         let wanted = sample();
         assert_eq!(Wanted::from_objects(wanted.to_objects().unwrap()).unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_pool_kept_with_one_check_still_has_it() {
+        let body = serde_json::json!({"check": {"type": "tcp", "port": 6443}});
+        let wanted = Wanted::from_objects([("pools/masters".to_owned(), body)]).unwrap();
+        assert_eq!(wanted.pools["masters"].checks, [Check::Tcp { port: 6443 }]);
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::{
     net::IpAddr,
 };
 
-use ake_api_client::{Family, LoadBalancerRequest, MemberRequest, NodePortRequest, PoolRequest, Write};
+use ake_api_client::{
+    Check, Family, LoadBalancerRequest, MemberRequest, NodePortRequest, PoolRequest, Write,
+};
 
 use super::{
     addresses::{self, Choice},
@@ -115,7 +117,24 @@ pub fn apply(
     for write in writes {
         Judge { cluster, facts, wanted: &mut next }.write(write)?;
     }
+    // Only at the end: one batch may replace an address, or take it away before the pool.
+    for (name, pool) in &next.pools {
+        let mut checked = pool.checks.iter().filter_map(vip_checked);
+        if let Some(gone) = checked.find(|address| !next.addresses.contains_key(*address)) {
+            return Err(Stop::Refused(Refusal::conflict(format!(
+                "address {gone}: pool {name} is checked there; delete that, or its check, in the same batch or before"
+            ))));
+        }
+    }
     Ok(next)
+}
+
+/// The address whose VIP a check asks for.
+fn vip_checked(check: &Check) -> Option<&str> {
+    match check {
+        Check::Vip { address, .. } => Some(address),
+        Check::Tcp { .. } | Check::Http { .. } => None,
+    }
 }
 
 struct Judge<'a> {
@@ -219,6 +238,11 @@ impl Judge<'_> {
                 "address {name}: load balancer {user} uses it; delete that first"
             )));
         }
+        if self.cluster.deleting {
+            for pool in self.wanted.pools.values_mut() {
+                pool.checks.retain(|check| vip_checked(check) != Some(name));
+            }
+        }
         for (port, askers) in &mut self.wanted.node_ports {
             for (asker, ask) in askers {
                 if self.cluster.deleting {
@@ -236,8 +260,14 @@ impl Judge<'_> {
     }
 
     fn put_pool(&mut self, name: &str, request: &PoolRequest) -> Result<(), Refusal> {
-        if let Some(check) = &request.check {
-            validate::check(check)?;
+        validate::checks(&request.checks)?;
+        let mut checked = request.checks.iter().filter_map(vip_checked);
+        if let Some(missing) = checked.find(|address| !self.wanted.addresses.contains_key(*address)) {
+            return Err(Refusal::invalid(
+                "checks.address",
+                missing,
+                "expected the name of an address of the cluster; there is none of this name",
+            ));
         }
         let members = match &request.members {
             None => None,
@@ -251,7 +281,9 @@ impl Judge<'_> {
             }
         };
         let pool = self.wanted.pools.entry(name.to_owned()).or_default();
-        pool.check.clone_from(&request.check);
+        pool.checks.clone_from(&request.checks);
+        pool.checks.sort();
+        pool.checks.dedup();
         if let Some(members) = members {
             pool.members = members;
         }

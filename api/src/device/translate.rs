@@ -1,6 +1,9 @@
 //! From what clusters want to one state of a balancer, and back from its status to a cluster's view.
 
-use std::{collections::BTreeMap, num::NonZeroU16};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU16,
+};
 
 use ake_api_client::{Affinity, Check, Listener, Protocol};
 use lb_driver::model::{self, Owner, State, Version};
@@ -54,14 +57,20 @@ fn pool(cluster: &Loaded, name: &str) -> Result<(Owner, model::Pool), Untranslat
             model::Member { address: *address, mac, weight: *weight, draining: *draining },
         );
     }
-    let check = match wanted.check {
-        None => None,
-        Some(Check::Tcp { port }) => Some(model::Check::Tcp { port: number(record, name, port)? }),
-        Some(Check::Http { port, path }) => {
-            Some(model::Check::Http { port: number(record, name, port)?, path })
-        }
-    };
-    Ok((owner(record, name)?, model::Pool { members, check }))
+    let mut checks = BTreeSet::new();
+    for check in wanted.checks {
+        checks.insert(match check {
+            Check::Tcp { port } => model::Check::Tcp { port: number(record, name, port)? },
+            Check::Http { port, path } => model::Check::Http { port: number(record, name, port)?, path },
+            Check::Vip { address, port } => {
+                let vip = cluster.wanted.addresses.get(&address).copied().ok_or_else(|| {
+                    wrong(record, name, format!("check of address {address:?}: there is none of this name"))
+                })?;
+                model::Check::Vip { vip, port: number(record, name, port)? }
+            }
+        });
+    }
+    Ok((owner(record, name)?, model::Pool { members, checks }))
 }
 
 /// A load balancer as the balancers shall have it.

@@ -142,7 +142,7 @@ impl House {
         let house = Self::registered().await;
         for (path, body) in [
             ("/addresses/api", json!({})),
-            ("/pools/masters", json!({"check": {"type": "tcp", "port": 6443}})),
+            ("/pools/masters", json!({"checks": [{"type": "tcp", "port": 6443}]})),
             ("/pools/masters/members/m0", json!({"address": "192.168.77.20", "port": PORT})),
             (
                 "/load-balancers/api",

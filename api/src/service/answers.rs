@@ -71,7 +71,7 @@ pub fn pool(loaded: &Loaded, view: &View, name: &str) -> Result<Pool, Refusal> {
     let pool = loaded.wanted.pools.get(name).ok_or_else(|| gone("pool", name))?;
     Ok(Pool {
         members: named(pool.members.keys(), |member_name| member(loaded, view, name, member_name)),
-        check: pool.check.clone(),
+        checks: pool.checks.clone(),
     })
 }
 

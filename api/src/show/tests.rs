@@ -27,7 +27,7 @@ fn state() -> ClusterState {
         addresses: BTreeMap::from([("api".into(), Address { address: "203.0.113.16".parse().unwrap() })]),
         pools: BTreeMap::from([(
             "masters".into(),
-            Pool { members: BTreeMap::from([("m0".into(), member)]), check: None },
+            Pool { members: BTreeMap::from([("m0".into(), member)]), checks: vec![] },
         )]),
         load_balancers: BTreeMap::from([(
             "api".into(),

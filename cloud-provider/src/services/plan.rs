@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ake_api_client::{ClusterState, LoadBalancer, LoadBalancerRequest, Pool, PoolRequest, Write};
+use ake_api_client::{Check, ClusterState, LoadBalancer, LoadBalancerRequest, Pool, PoolRequest, Write};
 
 use super::{
     annotations::Finding,
@@ -155,7 +155,8 @@ fn is_same_pool(actual: &Pool, request: &PoolRequest) -> bool {
         };
         wanted.len() == actual.members.len() && wanted.iter().all(fits)
     });
-    members_fit && actual.check == request.check
+    let set = |checks: &[Check]| checks.iter().cloned().collect::<BTreeSet<_>>();
+    members_fit && set(&actual.checks) == set(&request.checks)
 }
 
 fn is_same_balancer(actual: &LoadBalancer, request: &LoadBalancerRequest) -> bool {

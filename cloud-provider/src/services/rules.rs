@@ -112,9 +112,9 @@ pub fn wanted(state: &ClusterState, wanted: &Wanted) -> WantedRules {
     }
     let ours =
         wanted.pools.iter().filter(|(name, _)| wanted::owner(name).is_some() || wanted::is_shared_pool(name));
-    for (name, check) in ours.filter_map(|(name, pool)| Some((name, pool.check.as_ref()?))) {
+    for (name, check) in ours.flat_map(|(name, pool)| pool.checks.iter().map(move |check| (name, check))) {
         let port = match check {
-            Check::Tcp { port } | Check::Http { port, .. } => *port,
+            Check::Tcp { port } | Check::Http { port, .. } | Check::Vip { port, .. } => *port,
         };
         for source in state.cluster.check_sources.iter().filter(|source| {
             // A check comes from an address of the family that it goes to.

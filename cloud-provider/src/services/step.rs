@@ -153,11 +153,11 @@ impl fmt::Display for Shown<'_> {
                     list(&shown.collect::<Vec<_>>())
                 });
                 write!(f, "set pool {name} to {}", members.as_deref().unwrap_or("its members"))?;
-                match &request.check {
-                    Some(Check::Tcp { port }) => write!(f, ", check TCP {port}"),
-                    Some(Check::Http { port, path }) => write!(f, ", check HTTP {port}{path}"),
-                    None => Ok(()),
-                }
+                request.checks.iter().try_for_each(|check| match check {
+                    Check::Tcp { port } => write!(f, ", check TCP {port}"),
+                    Check::Http { port, path } => write!(f, ", check HTTP {port}{path}"),
+                    Check::Vip { address, port } => write!(f, ", check TCP {port} of {address}"),
+                })
             }
             Write::DeletePool { name } => write!(f, "remove pool {name}"),
             Write::PutMember { pool, name, .. } => write!(f, "set member {name} of pool {pool}"),

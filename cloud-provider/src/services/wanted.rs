@@ -258,16 +258,17 @@ fn want_service(
         });
         let check =
             service.health_check_node_port.map(|port| Check::Http { port, path: "/healthz".to_owned() });
+        let checks = check.into_iter().collect();
         let is_blind = world.endpoints.is_empty() || world.nodes.is_empty();
-        (local_pool_name(uid), PoolRequest { members: (!is_blind).then(|| members.collect()), check })
+        (local_pool_name(uid), PoolRequest { members: (!is_blind).then(|| members.collect()), checks })
     } else {
         let members = candidates
             .iter()
             .filter_map(|(name, node)| Some(((*name).clone(), member(world, node, 1, false)?)));
-        let check = Some(Check::Http { port: PROXY_HEALTH_PORT, path: "/healthz".to_owned() });
+        let checks = vec![Check::Http { port: PROXY_HEALTH_PORT, path: "/healthz".to_owned() }];
         // A cluster without any Node is more likely a view that failed: then members stay.
         let members = (!world.nodes.is_empty()).then(|| members.collect());
-        (shared_pool_name(&wishes.node_selector), PoolRequest { members, check })
+        (shared_pool_name(&wishes.node_selector), PoolRequest { members, checks })
     };
     wanted.pools.insert(pool.clone(), request);
 
@@ -336,7 +337,7 @@ fn keep_as_it_is(state: &ClusterState, wanted: &mut Wanted) {
     for (name, pool) in &state.pools {
         if used.contains(name) && !wanted.pools.contains_key(name) {
             // Without members the set stays as it is.
-            wanted.pools.insert(name.clone(), PoolRequest { members: None, check: pool.check.clone() });
+            wanted.pools.insert(name.clone(), PoolRequest { members: None, checks: pool.checks.clone() });
         }
     }
 }

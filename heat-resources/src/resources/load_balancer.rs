@@ -121,10 +121,10 @@ impl Resource for Properties {
         let state = seen.cluster.as_ref();
         let mut steps = Vec::new();
         for (position, pool) in self.pools.iter().enumerate() {
-            let check = pool.check(position)?;
+            let checks: Vec<Check> = pool.check(position)?.into_iter().collect();
             let kept = state.and_then(|state| state.pools.get(&pool.name));
-            if kept.is_none_or(|kept| kept.check != check) {
-                steps.push(Step::PutPool(pool.name.clone(), PoolRequest { members: None, check }));
+            if kept.is_none_or(|kept| kept.checks != checks) {
+                steps.push(Step::PutPool(pool.name.clone(), PoolRequest { members: None, checks }));
             }
         }
         let kept = state.and_then(|state| state.load_balancers.get(&self.name));

@@ -199,8 +199,8 @@ fn balancer() -> Box<dyn Resource + Send + Sync> {
 
 fn with_balancer(applied: bool) -> ClusterState {
     let mut state = state();
-    let check = Some(ake_api_client::Check::Tcp { port: 6443 });
-    state.pools.insert("masters".into(), Pool { members: BTreeMap::new(), check });
+    let checks = vec![ake_api_client::Check::Tcp { port: 6443 }];
+    state.pools.insert("masters".into(), Pool { members: BTreeMap::new(), checks });
     state.load_balancers.insert(
         "api".into(),
         LoadBalancer {

@@ -73,8 +73,8 @@ prop_compose! {
         members in prop::collection::btree_map(sample::select(vec!["a".to_owned(), "b".to_owned()]), member(), 0..3),
         checked: bool,
     ) -> Pool {
-        let check = checked.then_some(Check::Tcp { port: NonZeroU16::MIN });
-        Pool { members, check }
+        let checks = checked.then_some(Check::Tcp { port: NonZeroU16::MIN }).into_iter().collect();
+        Pool { members, checks }
     }
 }
 

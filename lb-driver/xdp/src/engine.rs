@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_driver::{
-    model::{Member, Pool, State, Version},
+    model::{Check, Member, Pool, State, Version},
     vendor::xdp::{translate, wire},
 };
 
@@ -232,10 +232,7 @@ impl Inner {
                 members.push(wire::MemberStatus {
                     name: name.clone(),
                     address: member.address,
-                    healthy: match target(pool, member) {
-                        None => Some(true),
-                        Some(target) => self.health.get(&target).and_then(|health| health.healthy),
-                    },
+                    healthy: healthy(&self.health, pool, member),
                     reason: verdict(&self.health, pool, member).err().or_else(|| idle(member)),
                     slots: slot.and_then(|slot| slots.get(&slot)).copied().unwrap_or(0),
                     new_flows: slot.map_or(Ok(0), |slot| self.plane.new_flows(slot))?,
@@ -275,12 +272,23 @@ impl Inner {
     }
 }
 
-fn target(pool: &Pool, member: &Member) -> Option<Target> {
-    Some(Target { address: member.address, check: pool.check.clone()? })
+/// What is asked of a member. Checks of a VIP are not asked: they count as passed.
+fn targets_of(pool: &Pool, member: &Member) -> impl Iterator<Item = Target> {
+    let asked = pool.checks.iter().filter(|check| !matches!(check, Check::Vip { .. }));
+    asked.map(|check| Target { address: member.address, check: check.clone() })
 }
 
 fn targets(state: &State) -> BTreeSet<Target> {
-    state.pools.values().flat_map(|pool| pool.members.values().filter_map(|m| target(pool, m))).collect()
+    state.pools.values().flat_map(|pool| pool.members.values().flat_map(|m| targets_of(pool, m))).collect()
+}
+
+/// What checks say together: not well if one says so, well if all do.
+fn healthy(health: &BTreeMap<Target, Health>, pool: &Pool, member: &Member) -> Option<bool> {
+    let said: Vec<_> = targets_of(pool, member).map(|target| health.get(&target)?.healthy).collect();
+    match said.contains(&Some(false)) {
+        true => Some(false),
+        false => (!said.contains(&None)).then_some(true),
+    }
 }
 
 /// Whether a member takes packets.
@@ -288,10 +296,8 @@ fn verdict(health: &BTreeMap<Target, Health>, pool: &Pool, member: &Member) -> V
     if member.mac.is_none() {
         return Err("its MAC address is not known".to_owned());
     }
-    match target(pool, member) {
-        None => Ok(()),
-        Some(target) => health.get(&target).map_or(Err("not checked yet".to_owned()), Health::verdict),
-    }
+    targets_of(pool, member)
+        .try_for_each(|target| health.get(&target).map_or(Err("not checked yet".to_owned()), Health::verdict))
 }
 
 /// Why a member that takes packets takes no new flows.

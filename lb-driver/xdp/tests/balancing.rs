@@ -142,7 +142,10 @@ fn wanted() -> State {
     let members = STATIONS.into_iter().filter(|station| station.0.starts_with('m')).map(member).collect();
     State {
         version: Version { epoch: 1, number: 1 },
-        pools: BTreeMap::from([(owner("nodes"), Pool { members, check: Some(Check::Tcp { port }) })]),
+        pools: BTreeMap::from([(
+            owner("nodes"),
+            Pool { members, checks: BTreeSet::from([Check::Tcp { port }]) },
+        )]),
         load_balancers: BTreeMap::from([(owner("four"), balancer(VIP)), (owner("six"), balancer(VIP6))]),
     }
 }

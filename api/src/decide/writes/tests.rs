@@ -45,7 +45,7 @@ fn put_address(name: &str) -> Write {
 fn put_pool(name: &str) -> Write {
     Write::PutPool {
         name: name.into(),
-        request: PoolRequest { members: None, check: Some(Check::Tcp { port: 6443 }) },
+        request: PoolRequest { members: None, checks: vec![Check::Tcp { port: 6443 }] },
     }
 }
 
@@ -235,10 +235,28 @@ fn a_pool_without_members_in_the_request_keeps_them() {
     assert_eq!(run(&with_member).unwrap().pools["masters"].members.len(), 1);
     let emptied = Write::PutPool {
         name: "masters".into(),
-        request: PoolRequest { members: Some(BTreeMap::new()), check: None },
+        request: PoolRequest { members: Some(BTreeMap::new()), checks: vec![] },
     };
     assert_eq!(
         run(&[with_member.as_slice(), &[emptied]].concat()).unwrap().pools["masters"].members.len(),
         0
     );
+}
+
+#[test]
+fn a_checked_address_goes_with_its_pool_or_is_replaced() {
+    let pool = Write::PutPool {
+        name: "local".into(),
+        request: PoolRequest { members: None, checks: vec![Check::Vip { address: "svc".into(), port: 80 }] },
+    };
+    assert!(run(std::slice::from_ref(&pool)).is_err(), "the address is not there yet");
+    let base = run(&[put_address("svc"), pool]).unwrap();
+    let gone = Write::DeleteAddress { name: "svc".into() };
+    let Err(Stop::Refused(refusal)) = apply(&cluster(), &base, &facts(), std::slice::from_ref(&gone)) else {
+        panic!("taken")
+    };
+    assert!(refusal.message.contains("address svc: pool local is checked there"), "{refusal}");
+    for batch in [[gone.clone(), put_address("svc")], [gone, Write::DeletePool { name: "local".into() }]] {
+        assert!(apply(&cluster(), &base, &facts(), &batch).is_ok());
+    }
 }

@@ -68,7 +68,11 @@ fn balancer() -> impl Strategy<Value = LoadBalancerRequest> {
 fn write() -> impl Strategy<Value = Write> {
     let family = prop_oneof![Just(Family::V4), Just(Family::V6)];
     let wish = proptest::option::of((14u8..22).prop_map(|n| format!("203.0.113.{n}").parse().unwrap()));
-    let check = proptest::option::of((0u16..3).prop_map(|port| Check::Tcp { port }));
+    let check = prop_oneof![
+        (0u16..3).prop_map(|port| Check::Tcp { port }),
+        (name(), 0u16..3).prop_map(|(address, port)| Check::Vip { address, port }),
+    ];
+    let checks = proptest::collection::vec(check, 0..3);
     let members = proptest::option::of(proptest::collection::btree_map(name(), member(), 0..3));
     prop_oneof![
         (name(), family, wish).prop_map(|(name, family, address)| Write::PutAddress {
@@ -76,9 +80,9 @@ fn write() -> impl Strategy<Value = Write> {
             request: AddressRequest { address, family }
         }),
         name().prop_map(|name| Write::DeleteAddress { name }),
-        (name(), members, check).prop_map(|(name, members, check)| Write::PutPool {
+        (name(), members, checks).prop_map(|(name, members, checks)| Write::PutPool {
             name,
-            request: PoolRequest { members, check }
+            request: PoolRequest { members, checks }
         }),
         name().prop_map(|name| Write::DeletePool { name }),
         (name(), name(), member()).prop_map(|(pool, name, request)| Write::PutMember { pool, name, request }),

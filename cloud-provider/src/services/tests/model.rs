@@ -47,7 +47,7 @@ pub(super) fn node(index: u8) -> NodeView {
 
 /// A cluster of two nodes with nothing but what Heat has made.
 pub(super) fn world() -> World {
-    let masters = Pool { members: BTreeMap::new(), check: Some(Check::Tcp { port: 6443 }) };
+    let masters = Pool { members: BTreeMap::new(), checks: vec![Check::Tcp { port: 6443 }] };
     let api = LoadBalancer {
         address: "api".into(),
         vip: "203.0.113.17".parse().unwrap(),
@@ -169,7 +169,7 @@ pub(super) fn take_write(state: &mut ClusterState, write: &Write) {
                 members.into_iter().map(|(name, request)| (name, member(request))).collect()
             });
             let pool = state.pools.entry(name).or_default();
-            pool.check = request.check;
+            pool.checks = request.checks;
             if let Some(members) = members {
                 pool.members = members;
             }

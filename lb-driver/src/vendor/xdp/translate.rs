@@ -99,10 +99,15 @@ fn wire_pool(owner: &Owner, pool: &Pool) -> wire::Pool {
     wire::Pool {
         owner: owner.clone(),
         members: pool.members.iter().map(member).collect(),
-        check: pool.check.as_ref().map(|check| match check {
-            Check::Tcp { port } => wire::Check::Tcp { port: *port },
-            Check::Http { port, path } => wire::Check::Http { port: *port, path: path.clone() },
-        }),
+        checks: pool.checks.iter().map(wire_check).collect(),
+    }
+}
+
+fn wire_check(check: &Check) -> wire::Check {
+    match check {
+        Check::Tcp { port } => wire::Check::Tcp { port: *port },
+        Check::Http { port, path } => wire::Check::Http { port: *port, path: path.clone() },
+        Check::Vip { vip, port } => wire::Check::Vip { vip: *vip, port: *port },
     }
 }
 
@@ -114,19 +119,23 @@ fn model_pool(pool: &wire::Pool) -> Result<Pool, InvalidDocument> {
             return Err(InvalidDocument::Twice { what: format!("pool {}: member {name:?}", pool.owner) });
         }
     }
-    let check = match &pool.check {
-        None => None,
-        Some(wire::Check::Tcp { port }) => Some(Check::Tcp { port: *port }),
-        Some(wire::Check::Http { port, path }) => {
+    let checks = pool.checks.iter().map(|check| model_check(&pool.owner, check)).collect::<Result<_, _>>()?;
+    Ok(Pool { members, checks })
+}
+
+fn model_check(pool: &Owner, check: &wire::Check) -> Result<Check, InvalidDocument> {
+    match check {
+        wire::Check::Tcp { port } => Ok(Check::Tcp { port: *port }),
+        wire::Check::Http { port, path } => {
             let fits =
                 path.starts_with('/') && path.len() <= 1024 && path.bytes().all(|b| b.is_ascii_graphic());
             if !fits {
-                return Err(InvalidDocument::Path { pool: pool.owner.clone(), path: path.clone() });
+                return Err(InvalidDocument::Path { pool: pool.clone(), path: path.clone() });
             }
-            Some(Check::Http { port: *port, path: path.clone() })
+            Ok(Check::Http { port: *port, path: path.clone() })
         }
-    };
-    Ok(Pool { members, check })
+        wire::Check::Vip { vip, port } => Ok(Check::Vip { vip: *vip, port: *port }),
+    }
 }
 
 fn wire_balancer(owner: &Owner, balancer: &LoadBalancer) -> wire::LoadBalancer {
@@ -173,7 +182,10 @@ mod tests {
                 {"name": "w0", "address": "192.168.77.20", "mac": "fa:16:3e:00:00:20", "weight": 1},
                 {"name": "w1", "address": "fd00:77::21", "weight": 0, "draining": true}
             ],
-            "check": {"type": "http", "port": 10256, "path": "/healthz"}
+            "checks": [
+                {"type": "http", "port": 10256, "path": "/healthz"},
+                {"type": "vip", "vip": "203.0.113.17", "port": 80}
+            ]
         }],
         "load_balancers": [{
             "owner": "p/c/svc-1",
@@ -205,7 +217,16 @@ mod tests {
         for (from, to, expected) in [
             ("\"w1\"", "\"w0\"", "pool p/c/nodes: member \"w0\" stands in the document twice"),
             ("/healthz", "healthz", "pool p/c/nodes: check path \"healthz\": expected /..."),
-            ("203.0.113.17", "0.0.0.0", "load balancer p/c/svc-1: address 0.0.0.0"),
+            (
+                "vip\": \"203.0.113.17\",\n            \"l",
+                "vip\": \"0.0.0.0\", \"l",
+                "load balancer p/c/svc-1: address 0.0.0.0",
+            ),
+            (
+                "vip\": \"203.0.113.17\", \"p",
+                "vip\": \"0.0.0.0\", \"p",
+                "pool p/c/nodes: check of a VIP: address 0.0.0.0",
+            ),
             ("203.0.113.17", "2001:db8::1", "source range 198.51.100.0/24: expected a range of the family"),
             (
                 "\"pool\": \"p/c/nodes\"",

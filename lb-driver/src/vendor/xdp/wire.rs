@@ -38,9 +38,9 @@ pub struct Pool {
     pub owner: Owner,
     /// Nodes.
     pub members: Vec<Member>,
-    /// How they are checked; without one, every member counts as healthy.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub check: Option<Check>,
+    /// How they are checked: a member is healthy when it passes all of them; without any, always.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
 }
 
 /// A node.
@@ -76,6 +76,13 @@ pub enum Check {
         port: NonZeroU16,
         /// Path of the request, with the leading slash.
         path: String,
+    },
+    /// A TCP connection to a VIP is accepted when it is sent to the member's MAC address.
+    Vip {
+        /// The VIP.
+        vip: IpAddr,
+        /// Port of the VIP.
+        port: NonZeroU16,
     },
 }
 

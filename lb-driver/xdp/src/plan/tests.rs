@@ -25,8 +25,8 @@ prop_compose! {
         members in prop::collection::btree_map(sample::select(vec!["a", "b", "c"]), member(), 0..4),
         checked: bool,
     ) -> Pool {
-        let check = checked.then_some(Check::Tcp { port: NonZeroU16::MIN });
-        Pool { members: members.into_iter().map(|(name, member)| (name.to_owned(), member)).collect(), check }
+        let checks = checked.then_some(Check::Tcp { port: NonZeroU16::MIN }).into_iter().collect();
+        Pool { members: members.into_iter().map(|(name, member)| (name.to_owned(), member)).collect(), checks }
     }
 }
 

@@ -86,7 +86,7 @@ impl Bench {
         };
         let state = State {
             version: Version::default(),
-            pools: BTreeMap::from([(owner("nodes"), Pool { members, check: None })]),
+            pools: BTreeMap::from([(owner("nodes"), Pool { members, checks: BTreeSet::new() })]),
             load_balancers: BTreeMap::from([(owner("four"), balancer(VIP)), (owner("six"), balancer(VIP6))]),
         };
         let mut bench = Self { engine, state, _folder: folder };

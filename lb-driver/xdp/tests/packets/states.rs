@@ -36,7 +36,7 @@ fn what_does_not_fit_is_refused_and_the_state_stays() {
     let mut big = bench.state.clone();
     big.version.number += 1;
     let members = (0..65).map(|index| (format!("m{index}"), member(1))).collect();
-    big.pools.insert(owner("big"), Pool { members, check: None });
+    big.pools.insert(owner("big"), Pool { members, checks: Default::default() });
     let error = bench.engine.put(&translate::document(&big)).unwrap_err();
     assert_eq!(
         error.to_string(),
