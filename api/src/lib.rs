@@ -9,6 +9,7 @@ pub mod cloud;
 pub mod config;
 pub mod decide;
 pub mod device;
+pub mod feed;
 pub mod http;
 pub mod metrics;
 pub mod refusal;

@@ -22,9 +22,10 @@ use crate::{
     cloud::Cloud,
     config::{Config, Tls},
     device::{self, Devices, Reconciler},
+    feed::Feed,
     http::{self, App, Audit, Peer},
     metrics::Metrics,
-    service::{Drift, Service},
+    service::{Drift, Others, Service},
     store::Store,
 };
 
@@ -70,11 +71,13 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         Arc::clone(&config),
         store.clone(),
         Arc::clone(&cloud),
-        devices,
+        devices.clone(),
         metrics.clone(),
     ));
     let drift = Drift { service: Arc::clone(&service), period: config.period() };
     tasks.spawn(to_the_last("the comparison with Neutron", drift.run(stop.clone()), stop.clone()));
+    let others = Others { service: Arc::clone(&service) };
+    tasks.spawn(others.run(stop.clone()));
     if let Some(listener) = metrics_listener {
         let (router, stop) = (http::metrics_router(metrics.clone()), stop.clone());
         tasks.spawn(async move {
@@ -91,9 +94,10 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         Duration::from_secs(keystone.token_cache_seconds),
         keystone.token_cache_entries,
     );
+    let feed = devices.feed().clone();
     let router = http::router(Arc::new(App { service, authenticator, audit, metrics }));
     tracing::info!(listen = %config.listen, version = env!("CARGO_PKG_VERSION"), "ake-api is here");
-    accept(listener, acceptor, router, stop.clone()).await;
+    accept(listener, acceptor, router, feed, stop.clone()).await;
     tasks.close();
     if tokio::time::timeout(FAREWELL, tasks.wait()).await.is_err() {
         tracing::warn!("some work did not end in time");
@@ -145,7 +149,13 @@ pub fn tls(files: &Tls) -> anyhow::Result<ServerConfig> {
 }
 
 /// Takes connections until `stop`, then lets those at work end.
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router, stop: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    router: Router,
+    feed: Feed,
+    stop: CancellationToken,
+) {
     let graceful = GracefulShutdown::new();
     loop {
         let (stream, peer) = tokio::select! {
@@ -162,6 +172,8 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router, st
         tokio::spawn(connection(stream, peer, acceptor.clone(), router.clone(), graceful.watcher()));
     }
     drop(listener);
+    // those who wait for news would wait on
+    feed.end();
     if tokio::time::timeout(FAREWELL, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests did not end in time");
     }

@@ -27,7 +27,21 @@ pub trait Driver: Send + Sync {
 
     /// Health and counters.
     fn status(&self) -> Answer<'_, Status>;
+
+    /// The status as soon as it is another one than the one whose [`Status::mark`] was `seen`, and after `longest`
+    /// in any case. A device that cannot tell is asked once, at the end of [`POLL`] or of `longest`.
+    fn news(&self, seen: Option<u64>, longest: Duration) -> Answer<'_, Status> {
+        Box::pin(async move {
+            if seen.is_some() {
+                tokio::time::sleep(longest.min(POLL)).await;
+            }
+            self.status().await
+        })
+    }
 }
+
+/// How often a device is asked for its health that cannot tell of changes.
+pub const POLL: Duration = Duration::from_secs(5);
 
 /// What a device can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +67,9 @@ pub struct Capabilities {
 /// What a device says of itself.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Status {
+    /// Changes with every change of a member's health, of its reason, or of the version; none where the device keeps
+    /// no such count.
+    pub mark: Option<u64>,
     /// The state it holds, if any.
     pub version: Option<Version>,
     /// Health and shares, by pool.

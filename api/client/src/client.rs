@@ -24,6 +24,8 @@ pub enum Error {
         status: StatusCode,
         /// What it said.
         problem: Problem,
+        /// How long it wants to be left alone.
+        retry_after: Option<Duration>,
     },
     /// There was no answer.
     #[error("ake-api at {url} does not answer: {reason}")]
@@ -63,6 +65,15 @@ impl Error {
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Refused { problem, .. } => Some(&problem.code),
+            _ => None,
+        }
+    }
+
+    /// How long the service wants to be left alone, where it said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
             _ => None,
         }
     }
@@ -134,13 +145,27 @@ impl Client {
     pub async fn cluster(&self, id: ClusterId) -> Result<(ClusterState, String), Error> {
         let path = format!("/clusters/{id}");
         let answer = self.send(&Method::GET, &path, None::<&()>).await?;
-        let tag = answer
-            .headers()
-            .get(header::ETAG)
-            .and_then(|tag| tag.to_str().ok())
-            .map(ToOwned::to_owned)
-            .unwrap_or_default();
+        let tag = tag(&answer);
         Ok((read(Method::GET, path, answer).await?, tag))
+    }
+
+    /// The change feed: all that a cluster owns as soon as anything of it, member health included, is other than
+    /// `seen` says; none if nothing has changed within `wait` (whole seconds, at most 25).
+    pub async fn changed(
+        &self,
+        id: ClusterId,
+        seen: &str,
+        wait: Duration,
+    ) -> Result<Option<(ClusterState, String)>, Error> {
+        let path = format!("/clusters/{id}?wait={}", wait.as_secs());
+        let request = self.request(&Method::GET, &path).await?;
+        let request = request.header(header::IF_NONE_MATCH, seen).timeout(wait + DEADLINE);
+        let answer = self.answered(&Method::GET, &path, request).await?;
+        if answer.status() == StatusCode::NOT_MODIFIED {
+            return Ok(None);
+        }
+        let tag = tag(&answer);
+        Ok(Some((read(Method::GET, path, answer).await?, tag)))
     }
 
     /// Marks a cluster as going away: its load balancers go, nothing new is taken.
@@ -231,7 +256,15 @@ impl Client {
 
     /// Applies writes together.
     pub async fn batch(&self, id: ClusterId, batch: &Batch) -> Result<ClusterState, Error> {
-        self.call(Method::POST, format!("/clusters/{id}/batch"), Some(batch)).await
+        self.batch_tagged(id, batch).await.map(|(state, _)| state)
+    }
+
+    /// The same, with the ETag of the answer: who goes on from it is not told of the own writes again.
+    pub async fn batch_tagged(&self, id: ClusterId, batch: &Batch) -> Result<(ClusterState, String), Error> {
+        let path = format!("/clusters/{id}/batch");
+        let answer = self.send(&Method::POST, &path, Some(batch)).await?;
+        let tag = tag(&answer);
+        Ok((read(Method::POST, path, answer).await?, tag))
     }
 
     /// Redeems a claim; needs no token.
@@ -262,29 +295,56 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<reqwest::Response, Error> {
-        let mut request = self.http.request(method.clone(), format!("{}/v1{path}", self.base));
-        if let Some(tokens) = &self.tokens {
-            request = request.header("X-Auth-Token", tokens.token().await.map_err(Error::Login)?);
-        }
+        let mut request = self.request(method, path).await?;
         if let Some(body) = body {
             request = request.json(body);
         }
+        self.answered(method, path, request).await
+    }
+
+    async fn request(&self, method: &Method, path: &str) -> Result<reqwest::RequestBuilder, Error> {
+        let request = self.http.request(method.clone(), format!("{}/v1{path}", self.base));
+        Ok(match &self.tokens {
+            None => request,
+            Some(tokens) => request.header("X-Auth-Token", tokens.token().await.map_err(Error::Login)?),
+        })
+    }
+
+    async fn answered(
+        &self,
+        method: &Method,
+        path: &str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, Error> {
         let answer = request
             .send()
             .await
             .map_err(|e| Error::Unreachable { url: self.base.clone(), reason: innermost(&e) })?;
         let status = answer.status();
-        if status.is_success() {
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(answer);
         }
+        let retry_after =
+            answer.headers().get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
         let text = answer.text().await.unwrap_or_default();
         let problem = serde_json::from_str(&text).unwrap_or_else(|_| Problem {
             code: status.as_str().to_owned(),
             message: if text.is_empty() { "no reason given".to_owned() } else { text },
             field: None,
         });
-        Err(Error::Refused { method: method.clone(), path: path.to_owned(), status, problem })
+        Err(Error::Refused {
+            method: method.clone(),
+            path: path.to_owned(),
+            status,
+            problem,
+            retry_after: retry_after.map(Duration::from_secs),
+        })
     }
+}
+
+fn tag(answer: &reqwest::Response) -> String {
+    let tag = answer.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
+    tag.map(ToOwned::to_owned).unwrap_or_default()
 }
 
 async fn read<T: DeserializeOwned>(

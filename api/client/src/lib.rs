@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | `/clusters` | GET | → `[Cluster]` of the caller's project |
 //! | `/clusters/{cluster}` | GET, PUT, DELETE | [`ClusterRequest`] → [`ClusterState`] (GET carries an ETag) |
+//! | `/clusters/{cluster}?wait=SECONDS` | GET, with If-None-Match | → [`ClusterState`] as soon as it differs, or 304: the change feed |
 //! | `/clusters/{cluster}/deleting` | POST | → [`ClusterState`]; takes nothing new afterwards |
 //! | `/clusters/{cluster}/addresses/{name}` | PUT, DELETE | [`AddressRequest`] → [`Address`] |
 //! | `/clusters/{cluster}/pools/{name}` | PUT, DELETE | [`PoolRequest`] → [`Pool`] |

@@ -24,18 +24,10 @@ pub struct ClusterRecord {
     pub blocks: Vec<IpNetwork>,
     /// Whether it is going away.
     pub deleting: bool,
-    /// Counts the changes; the ETag.
+    /// Counts the changes; what an ETag begins with.
     pub revision: u64,
     /// The highest count of Lease transitions that a batch carried.
     pub lease_transitions: u64,
-}
-
-impl ClusterRecord {
-    /// The ETag of its present state.
-    #[must_use]
-    pub fn etag(&self) -> String {
-        format!("\"{}\"", self.revision)
-    }
 }
 
 /// Everything that a cluster wants.

@@ -1,5 +1,6 @@
 //! The balancers: one task keeps them at what is wanted, and remembers what they said.
 
+mod follow;
 mod reconcile;
 pub mod translate;
 mod view;
@@ -20,10 +21,14 @@ use lb_driver::{
 };
 use tokio::sync::{Notify, watch};
 
+use follow::Changed;
 pub use reconcile::Reconciler;
 pub use view::{applied, member_health};
 
-use crate::config::{Config, DriverKind};
+use crate::{
+    config::{Config, DriverKind},
+    feed::Feed,
+};
 
 /// How long a balancer may take for one answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,12 +63,14 @@ struct Inner {
     changed: Notify,
     signals: AtomicU64,
     view: watch::Sender<View>,
+    feed: Feed,
 }
 
 impl Default for Devices {
     fn default() -> Self {
         let view = watch::Sender::new(View::default());
-        Self { inner: Arc::new(Inner { changed: Notify::new(), signals: AtomicU64::new(0), view }) }
+        let (changed, signals, feed) = (Notify::new(), AtomicU64::new(0), Feed::default());
+        Self { inner: Arc::new(Inner { changed, signals, view, feed }) }
     }
 }
 
@@ -82,6 +89,50 @@ impl Devices {
         let _ = tokio::time::timeout(longest, view.wait_for(|view| view.answered >= signal)).await;
         let view = view.borrow();
         view.clone()
+    }
+
+    /// Wakes those who wait for a cluster's news.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.inner.feed
+    }
+
+    /// Takes in what a comparison saw.
+    fn publish(&self, mut view: View) {
+        let mut changed = Changed::All;
+        self.inner.view.send_modify(|old| {
+            for (url, seen) in &mut view.devices {
+                let newer = old.devices.get(url).and_then(|old| old.status.as_ref());
+                let mark = |status: &Arc<Status>| status.mark;
+                if let Some(newer) = newer
+                    && newer.mark > seen.status.as_ref().and_then(mark)
+                {
+                    // the balancer told more while the comparison went on
+                    seen.status = Some(Arc::clone(newer));
+                }
+            }
+            changed = follow::changed(old, &view);
+            *old = view;
+        });
+        self.tell(changed);
+    }
+
+    /// Takes in what a balancer says of its members; none where it does not answer.
+    fn heard(&self, url: &str, status: Option<Status>) {
+        let mut changed = Changed::All;
+        self.inner.view.send_modify(|view| {
+            let old = view.clone();
+            view.devices.entry(url.to_owned()).or_default().status = status.map(Arc::new);
+            changed = follow::changed(&old, view);
+        });
+        self.tell(changed);
+    }
+
+    fn tell(&self, changed: Changed) {
+        match changed {
+            Changed::All => self.inner.feed.touch_all(),
+            Changed::Those(those) => self.inner.feed.touch_those(those),
+        }
     }
 
     /// What was seen last.

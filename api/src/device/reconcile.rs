@@ -8,14 +8,12 @@ use lb_driver::{
     driver::Driver,
     model::{State, Version},
 };
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Devices, Seen, View, translate};
+use super::{Devices, Seen, View, follow, translate};
 use crate::{metrics::Metrics, store::Store};
 
-/// Health is read at least this often.
-const HEALTH: Duration = Duration::from_secs(5);
 /// Wait after the first failure; doubled with every further one, up to the period.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -36,25 +34,24 @@ pub struct Reconciler {
 impl Reconciler {
     /// Runs until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
+        let mut followers = JoinSet::new();
         let mut failures = 0_u32;
-        let mut next = Instant::now();
         loop {
-            let now = Instant::now();
             let signals = self.devices.inner.signals.load(Ordering::SeqCst);
-            let view = if now >= next || signals > self.devices.view().answered {
-                let view = self.reconcile(signals).await;
-                failures = if view.devices.values().any(|d| d.failure.is_some()) { failures + 1 } else { 0 };
-                next = Instant::now() + wait(failures, self.period);
-                view
-            } else {
-                self.read_health().await
-            };
-            self.devices.inner.view.send_replace(view);
-            let until = next.min(Instant::now() + HEALTH);
+            let view = self.reconcile(signals).await;
+            failures = if view.devices.values().any(|d| d.failure.is_some()) { failures + 1 } else { 0 };
+            self.devices.publish(view);
+            if followers.is_empty() {
+                for (url, driver) in &self.drivers {
+                    let driver = Arc::clone(driver);
+                    followers.spawn(follow::follow(url.clone(), driver, self.devices.clone(), stop.clone()));
+                }
+            }
+            let next = Instant::now() + wait(failures, self.period);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.devices.inner.changed.notified() => {}
-                () = tokio::time::sleep_until(until) => {}
+                () = tokio::time::sleep_until(next) => {}
             }
         }
     }
@@ -137,15 +134,6 @@ impl Reconciler {
             wanted.version = self.store.next_version().await.map_err(|e| e.to_string())?;
         }
         Ok(wanted)
-    }
-
-    async fn read_health(&self) -> View {
-        let mut view = self.devices.view();
-        for (url, driver) in &self.drivers {
-            let seen: &mut Seen = view.devices.entry(url.clone()).or_default();
-            seen.status = driver.status().await.map(Arc::new).ok();
-        }
-        view
     }
 }
 

@@ -1,6 +1,6 @@
 //! One function per path and method.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use ake_api_client::{
     Address, AddressRequest, Batch, Bundle, BundleRequest, Cluster, ClusterId, ClusterRequest, ClusterState,
@@ -9,20 +9,24 @@ use ake_api_client::{
 };
 use axum::{
     Extension, Json,
-    extract::{Query, State},
+    extract::State,
     http::{HeaderMap, HeaderName, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use serde::Deserialize;
 
 use super::{
     App, PATIENCE, Peer,
-    read::{Body, Named, if_match},
+    read::{Asked, Body, Named, if_match, if_none_match},
 };
 use crate::{
     decide::access::Caller,
     refusal::Refusal,
-    service::{Guards, Written, answers},
+    service::{Guards, News, Written, answers},
 };
+
+/// Longest that a request may wait for news, in seconds: less than any client's or proxy's patience.
+const LONGEST_WAIT: u64 = 25;
 
 type Answer<T> = Result<Json<T>, Refusal>;
 type Tagged<T> = Result<([(HeaderName, String); 1], Json<T>), Refusal>;
@@ -72,12 +76,30 @@ pub(super) async fn list(State(app): Shared, Extension(caller): Who) -> Answer<V
     app.service.list(&caller).await.map(Json)
 }
 
+/// How long to wait for news.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wait {
+    wait: Option<u64>,
+}
+
 pub(super) async fn get(
     State(app): Shared,
     Extension(caller): Who,
     Named(id): Named<ClusterId>,
-) -> Tagged<ClusterState> {
-    app.service.get(&caller, id).await.map(tagged)
+    Asked(Wait { wait }): Asked<Wait>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let wait = wait.unwrap_or_default();
+    if wait > LONGEST_WAIT {
+        let expected = format!("expected at most {LONGEST_WAIT} seconds");
+        return Err(Refusal::invalid("wait", wait, expected));
+    }
+    let news = News { seen: if_none_match(&headers), wait: Duration::from_secs(wait) };
+    Ok(match app.service.news(&caller, id, &news).await? {
+        (Some(state), tag) => tagged((state, tag)).into_response(),
+        (None, tag) => (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response(),
+    })
 }
 
 pub(super) async fn register(
@@ -134,7 +156,7 @@ pub(super) async fn put_pool(
     Body(request): Body<PoolRequest>,
 ) -> Answer<Pool> {
     let put = Write::PutPool { name: name.clone(), request };
-    let Written { loaded, view } = write(app, caller, id, &headers, put).await?;
+    let Written { loaded, view, .. } = write(app, caller, id, &headers, put).await?;
     answers::pool(&loaded, &view, &name).map(Json)
 }
 
@@ -155,7 +177,7 @@ pub(super) async fn put_member(
     Body(request): Body<MemberRequest>,
 ) -> Answer<Member> {
     let put = Write::PutMember { pool: pool.clone(), name: name.clone(), request };
-    let Written { loaded, view } = write(app, caller, id, &headers, put).await?;
+    let Written { loaded, view, .. } = write(app, caller, id, &headers, put).await?;
     answers::member(&loaded, &view, &pool, &name).map(Json)
 }
 
@@ -176,7 +198,7 @@ pub(super) async fn put_load_balancer(
     Body(request): Body<LoadBalancerRequest>,
 ) -> Answer<LoadBalancer> {
     let put = Write::PutLoadBalancer { name: name.clone(), request };
-    let Written { loaded, view } = write(app, caller, id, &headers, put).await?;
+    let Written { loaded, view, .. } = write(app, caller, id, &headers, put).await?;
     answers::load_balancer(&loaded, &view, &name).map(Json)
 }
 
@@ -211,7 +233,7 @@ pub(super) async fn delete_node_port(
     State(app): Shared,
     Extension(caller): Who,
     Named((id, port)): Named<(ClusterId, String)>,
-    Query(Asker { asker }): Query<Asker>,
+    Asked(Asker { asker }): Asked<Asker>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
     let asker =

@@ -2,8 +2,8 @@
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Path, Request, rejection::PathRejection},
-    http::{HeaderMap, header, request::Parts},
+    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::PathRejection},
+    http::{HeaderMap, HeaderName, header, request::Parts},
 };
 use serde::de::DeserializeOwned;
 
@@ -50,7 +50,31 @@ fn in_our_words(parts: &Parts, rejection: &PathRejection) -> Refusal {
     )
 }
 
+/// What stands behind the `?`.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let query = parts.uri.query().unwrap_or_default();
+        Query::<T>::try_from_uri(&parts.uri).map(|Query(value)| Self(value)).map_err(|e| {
+            let reason = e.body_text();
+            Refusal::new(Kind::Invalid, format!("query: {query}: {reason}")).of_field("query")
+        })
+    }
+}
+
+/// The ETags that the asker has seen.
+pub(super) fn if_none_match(headers: &HeaderMap) -> Option<String> {
+    text(headers, &header::IF_NONE_MATCH)
+}
+
 /// The ETag that a write was planned from.
 pub(super) fn if_match(headers: &HeaderMap) -> Option<String> {
-    headers.get(header::IF_MATCH).and_then(|tag| tag.to_str().ok()).map(ToOwned::to_owned)
+    text(headers, &header::IF_MATCH)
+}
+
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.get(name).and_then(|tag| tag.to_str().ok()).map(ToOwned::to_owned)
 }

@@ -3,6 +3,7 @@
 
 mod imitation;
 mod life;
+mod news;
 mod refusals;
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
@@ -94,7 +95,22 @@ impl House {
     }
 
     async fn say_from(&self, peer: &str, token: &str, method: Method, path: &str, body: Value) -> Said {
+        self.say_with(peer, token, method, path, body, &[]).await
+    }
+
+    async fn say_with(
+        &self,
+        peer: &str,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Value,
+        headers: &[(&str, &str)],
+    ) -> Said {
         let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if !token.is_empty() {
             request = request.header("X-Auth-Token", token);
         }
@@ -206,7 +222,7 @@ async fn what_changes_nothing_writes_nothing() {
     let house = House::with_api().await;
     let before = house.get(&cluster("")).await;
     let (neutron, balancer) = (house.neutron.writes(), house.balancer.writes());
-    let batch = json!({"lease_transitions": 1, "if_match": before.etag, "writes": [
+    let batch = json!({"lease_transitions": 0, "if_match": before.etag, "writes": [
         {"write": "put-address", "name": "api", "request": {}},
         {"write": "put-member", "pool": "masters", "name": "m0", "request": {"address": "192.168.77.20"}},
         {"write": "put-node-port", "port": PORT, "request": {"asker": "heat", "addresses": ["api"]}},

@@ -94,6 +94,7 @@ impl Service {
         if let Reservation::Port(port) = &reservation {
             self.metrics.neutron_written("block");
             self.store.reserve_block(record, port).await?;
+            self.devices.feed().touch(cluster.id);
             tracing::info!(cluster = %cluster.id, block = %record.block, %port, "VIP block reserved");
         }
         Ok(reservation)

@@ -24,8 +24,10 @@ impl Service {
 
     /// All that a cluster owns, and its ETag.
     pub async fn get(&self, caller: &Caller, id: ClusterId) -> Result<(ClusterState, String), Refusal> {
+        let mark = self.devices.feed().mark(id);
         let loaded = self.load_for(caller, id).await?;
-        Ok((self.state_answer(&loaded, &self.devices.view()), loaded.record.etag()))
+        let tag = self.devices.feed().etag(&loaded.record, mark);
+        Ok((self.state_answer(&loaded, &self.devices.view()), tag))
     }
 
     /// Registers a cluster, or completes and answers with what is registered.
@@ -44,6 +46,7 @@ impl Service {
                 repeats(&loaded.record, request, &network)?;
                 if loaded.record.name != request.name {
                     self.store.rename(id, &request.name).await?;
+                    self.devices.feed().touch(id);
                 }
                 self.ensure_blocks(&loaded.record).await?;
             }
@@ -128,6 +131,7 @@ impl Service {
         let left = loaded.wanted.leaving();
         let change = Change { wanted: Some(&left), deleting: true, ..Change::default() };
         if self.store.save(&loaded, change).await? {
+            self.devices.feed().touch(id);
             tracing::info!(cluster = %id, "is going away");
             self.devices.wait(self.devices.signal(), DEVICE_PATIENCE).await;
         }
@@ -148,7 +152,9 @@ impl Service {
         }
         let nothing = Wanted::default();
         let change = Change { wanted: Some(&nothing), deleting: true, ..Change::default() };
-        self.store.save(&loaded, change).await?;
+        if self.store.save(&loaded, change).await? {
+            self.devices.feed().touch(id);
+        }
         let view = self.devices.wait(self.devices.signal(), DEVICE_PATIENCE).await;
         if let Some(reason) = still_there(&view, id) {
             return Err(Refusal::unavailable(format!(
@@ -162,6 +168,7 @@ impl Service {
             self.metrics.neutron_written("release block");
         }
         self.store.forget(id).await?;
+        self.devices.feed().touch(id);
         tracing::info!(cluster = %id, blocks = released, "forgotten");
         Ok(())
     }

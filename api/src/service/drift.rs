@@ -63,6 +63,7 @@ impl Service {
             && self.store.save(&loaded, Change { wanted: Some(&wanted), ..Change::default() }).await?
         {
             tracing::info!(cluster = %id, "members have other MAC addresses now");
+            self.devices.feed().touch(id);
             self.devices.signal();
         }
         for port in loaded.wanted.node_ports.keys() {

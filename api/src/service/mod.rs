@@ -5,6 +5,7 @@ mod blocks;
 mod claims;
 mod clusters;
 mod drift;
+mod news;
 mod ports;
 mod writes;
 
@@ -18,12 +19,16 @@ use ake_api_client::ClusterId;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub use drift::Drift;
+pub use news::{News, Others};
 pub use writes::{Guards, Written};
 
 use crate::{
     cloud::Cloud,
     config::Config,
-    decide::access::{self, Caller},
+    decide::{
+        access::{self, Caller},
+        wanted::ClusterRecord,
+    },
     device::Devices,
     metrics::Metrics,
     refusal::{Kind, Refusal},
@@ -78,16 +83,18 @@ impl Service {
     /// Loads a cluster for a caller: another project's is not there, and an application credential belongs to
     /// the first cluster that it names.
     async fn load_for(&self, caller: &Caller, cluster: ClusterId) -> Result<Loaded, Refusal> {
-        let missing =
-            || Refusal::new(Kind::NotFound, format!("cluster {cluster}: the project has none of this id"));
-        let loaded = self
-            .store
-            .load(cluster)
-            .await?
-            .filter(|c| c.record.project == caller.project)
-            .ok_or_else(missing)?;
+        let loaded = self.store.load(cluster).await?.filter(|c| c.record.project == caller.project);
+        let loaded = loaded.ok_or_else(|| missing(cluster))?;
         self.bind(caller, cluster).await?;
         Ok(loaded)
+    }
+
+    /// The same without what the cluster wants.
+    async fn brief_for(&self, caller: &Caller, cluster: ClusterId) -> Result<ClusterRecord, Refusal> {
+        let record = self.store.brief(cluster).await?.filter(|c| c.project == caller.project);
+        let record = record.ok_or_else(|| missing(cluster))?;
+        self.bind(caller, cluster).await?;
+        Ok(record)
     }
 
     async fn bind(&self, caller: &Caller, cluster: ClusterId) -> Result<(), Refusal> {
@@ -101,4 +108,8 @@ impl Service {
         }
         Ok(())
     }
+}
+
+fn missing(cluster: ClusterId) -> Refusal {
+    Refusal::new(Kind::NotFound, format!("cluster {cluster}: the project has none of this id"))
 }

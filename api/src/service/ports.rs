@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use ipnetwork::IpNetwork;
+
 use super::Service;
 use crate::{
     cloud::NodePortFact,
@@ -64,23 +66,34 @@ impl Service {
             // Whatever happens in between, what may be ours is known as ours.
             let before: BTreeSet<_> = written.union(&ours).copied().collect();
             if before != written {
-                self.store.save_pairs(loaded.record.id, port, &before).await?;
+                self.save_pairs(loaded, port, &before).await?;
             }
             if !self.cloud.write_pairs(port, fact.revision, &pairs).await? {
                 return Ok(false);
             }
             self.metrics.neutron_written("address pairs");
             tracing::info!(cluster = %loaded.record.id, port, pairs = ?ours.iter().map(ToString::to_string).collect::<Vec<_>>(), "address pairs written");
-            self.store.save_pairs(loaded.record.id, port, &ours).await?;
+            self.save_pairs(loaded, port, &ours).await?;
         } else if ours != written {
-            self.store.save_pairs(loaded.record.id, port, &ours).await?;
+            self.save_pairs(loaded, port, &ours).await?;
         }
         Ok(true)
     }
 
+    async fn save_pairs(
+        &self,
+        loaded: &Loaded,
+        port: &str,
+        ours: &BTreeSet<IpNetwork>,
+    ) -> Result<(), Refusal> {
+        self.store.save_pairs(loaded.record.id, port, ours).await?;
+        self.devices.feed().touch(loaded.record.id);
+        Ok(())
+    }
+
     async fn forget_pairs(&self, loaded: &Loaded, port: &str) -> Result<(), Refusal> {
         if loaded.pairs.contains_key(port) {
-            self.store.save_pairs(loaded.record.id, port, &BTreeSet::new()).await?;
+            self.save_pairs(loaded, port, &BTreeSet::new()).await?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use crate::{
         writes::{Facts, Stop, apply, needs},
     },
     device::View,
+    feed,
     refusal::{Kind, Refusal},
     store::{Change, Loaded},
 };
@@ -31,6 +32,8 @@ pub struct Written {
     pub loaded: Loaded,
     /// What the balancers had when the answer was due.
     pub view: View,
+    /// The ETag of both.
+    pub tag: String,
 }
 
 impl Service {
@@ -46,8 +49,8 @@ impl Service {
             if_match: batch.if_match.clone().or(if_match),
             lease_transitions: Some(batch.lease_transitions),
         };
-        let Written { loaded, view } = self.write(caller, id, &guards, &batch.writes).await?;
-        Ok((self.state_answer(&loaded, &view), loaded.record.etag()))
+        let Written { loaded, view, tag } = self.write(caller, id, &guards, &batch.writes).await?;
+        Ok((self.state_answer(&loaded, &view), tag))
     }
 
     /// Applies writes: all of them or nothing.
@@ -89,16 +92,22 @@ impl Service {
         };
         let changed = self.store.save(&loaded, change).await?;
         let signal = changed.then(|| self.devices.signal());
+        if changed {
+            self.devices.feed().touch(id);
+        }
         let mut after = self.load_for(caller, id).await?;
         self.sync_ports(&after, |port| named.iter().any(|named| named == port)).await?;
+        if let Some(signal) = signal
+            && concerns_balancers(writes)
+        {
+            self.devices.wait(signal, DEVICE_PATIENCE).await;
+        }
+        let mark = self.devices.feed().mark(id);
         if !named.is_empty() || changed {
             after = self.load_for(caller, id).await?;
         }
-        let view = match signal {
-            Some(signal) if concerns_balancers(writes) => self.devices.wait(signal, DEVICE_PATIENCE).await,
-            _ => self.devices.view(),
-        };
-        Ok(Written { loaded: after, view })
+        let tag = self.devices.feed().etag(&after.record, mark);
+        Ok(Written { loaded: after, view: self.devices.view(), tag })
     }
 
     async fn facts(&self, loaded: &Loaded, writes: &[Write]) -> Result<Facts, Refusal> {
@@ -134,17 +143,21 @@ fn admit(loaded: &Loaded, guards: &Guards) -> Result<(), Refusal> {
         )
         .of_field("lease_transitions"));
     }
-    if let Some(tag) = &guards.if_match
-        && tag != "*"
-        && *tag != record.etag()
-    {
-        return Err(Refusal::new(
-            Kind::Stale,
-            format!("if_match: {tag}: the cluster is at {} now; read it and plan anew", record.etag()),
-        )
-        .of_field("if_match"));
+    match &guards.if_match {
+        Some(tags) => planned_from(tags, record.revision),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Whether a plan that was made from one of these ETags still counts. Only what is wanted makes it stale: health,
+/// and what the balancers have, may have changed.
+fn planned_from(tags: &str, revision: u64) -> Result<(), Refusal> {
+    if tags.split(',').any(|tag| tag.trim() == "*" || feed::revision(tag) == Some(revision)) {
+        return Ok(());
+    }
+    let message =
+        format!("if_match: {tags}: the cluster is at revision {revision} now; read it and plan anew");
+    Err(Refusal::new(Kind::Stale, message).of_field("if_match"))
 }
 
 fn named_ports(writes: &[Write]) -> Vec<String> {

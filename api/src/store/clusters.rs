@@ -71,6 +71,19 @@ impl Store {
         load(&mut transaction, cluster).await
     }
 
+    /// One cluster without what it wants: one row, however much it owns.
+    pub async fn brief(&self, cluster: ClusterId) -> Result<Option<ClusterRecord>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let row: Option<Row> = sqlx::query_as(&format!("{COLUMNS} WHERE id = ?"))
+            .bind(cluster.to_string())
+            .fetch_optional(&mut *connection)
+            .await?;
+        match row {
+            None => Ok(None),
+            Some(row) => Ok(Some(record(&mut connection, row).await?)),
+        }
+    }
+
     /// Every cluster with all that it wants, and the version of the whole, from one moment.
     pub async fn load_all(&self) -> Result<(lb_driver::model::Version, Vec<Loaded>), StoreError> {
         let mut connection = self.pool.acquire().await?;

@@ -3,12 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
 };
 
 use lb_driver::{
     model::{Check, Member, Pool, State, Version},
     vendor::xdp::{translate, wire},
 };
+use tokio::sync::watch;
 
 use crate::{
     config::Mode,
@@ -54,6 +56,7 @@ pub enum PutError {
 pub struct Engine {
     inner: Mutex<Inner>,
     store: Store,
+    marks: watch::Sender<u64>,
 }
 
 struct Inner {
@@ -88,7 +91,10 @@ impl Engine {
             let (book, tables, health) = inner.plan(&state, true)?;
             inner.enforce(state, book, &tables, health)?;
         }
-        Ok(Self { inner: Mutex::new(inner), store })
+        // Marks of a process that is gone must not be taken for ours.
+        let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let marks = watch::Sender::new(u64::try_from(begun.as_micros()).unwrap_or_default());
+        Ok(Self { inner: Mutex::new(inner), store, marks })
     }
 
     /// Attaches the data plane; answers in which mode.
@@ -125,7 +131,9 @@ impl Engine {
         let (book, tables, health) = inner.plan(&state, false)?;
         self.store.save(&state)?;
         inner.states += 1;
-        inner.enforce(state, book, &tables, health)?;
+        let enforced = inner.enforce(state, book, &tables, health);
+        self.mark();
+        enforced?;
         tracing::info!(%version, "state in force");
         Ok(wire::Applied { version, changed: true })
     }
@@ -143,16 +151,35 @@ impl Engine {
     /// Takes results of checks in.
     pub fn report(&self, reports: impl IntoIterator<Item = (Target, Health)>) -> Result<(), PutError> {
         let mut inner = self.lock();
-        let mut changed = false;
+        let (mut changed, mut news) = (false, false);
         for (target, health) in reports {
             if let Some(known) = inner.health.get_mut(&target).filter(|known| **known != health) {
                 changed |= known.verdict().is_ok() != health.verdict().is_ok();
+                news = true;
                 *known = health;
             }
         }
-        let Some(state) = inner.state.clone().filter(|_| changed) else { return Ok(()) };
-        let (book, tables, health) = inner.plan(&state, false)?;
-        inner.enforce(state, book, &tables, health)
+        let mut enforced = Ok(());
+        if let Some(state) = inner.state.clone().filter(|_| changed) {
+            let (book, tables, health) = inner.plan(&state, false)?;
+            enforced = inner.enforce(state, book, &tables, health);
+        }
+        if news {
+            self.mark();
+        }
+        enforced
+    }
+
+    /// Waits until the status has another mark than `seen`, or for `longest`.
+    pub async fn news(&self, seen: u64, longest: Duration) {
+        let mut marks = self.marks.subscribe();
+        // The sender lives as long as we do, so the only other outcome is the deadline.
+        let _ = tokio::time::timeout(longest, marks.wait_for(|mark| *mark != seen)).await;
+    }
+
+    /// Says that the status has changed.
+    fn mark(&self) {
+        self.marks.send_modify(|mark| *mark += 1);
     }
 
     /// Writes to the maps, and states taken, since the start.
@@ -163,7 +190,10 @@ impl Engine {
 
     /// Health and counters.
     pub fn status(&self) -> Result<wire::StatusDocument, MapsError> {
-        self.lock().status()
+        // read before the status is, so that a change in between is told again
+        let mark = *self.marks.borrow();
+        let status = self.lock().status()?;
+        Ok(wire::StatusDocument { mark: Some(mark), ..status })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -263,7 +293,7 @@ impl Inner {
             });
         }
         let version = Some(state.version);
-        Ok(wire::StatusDocument { version, pools, load_balancers, drops, unrecorded_flows })
+        Ok(wire::StatusDocument { mark: None, version, pools, load_balancers, drops, unrecorded_flows })
     }
 
     fn drops(&self) -> Result<BTreeMap<String, u64>, MapsError> {

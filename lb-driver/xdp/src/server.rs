@@ -5,7 +5,7 @@ use std::{fs, io, path::Path, sync::Arc, time::Duration};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
@@ -18,6 +18,7 @@ use hyper_util::{
 use lb_driver::vendor::xdp::wire;
 use rustls::{RootCertStore, ServerConfig, crypto::ring, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use serde::Deserialize;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
@@ -116,7 +117,18 @@ async fn put_state(State(engine): State<Arc<Engine>>, body: Bytes) -> Response {
     (status, Json(wire::Problem { message: error.to_string(), held })).into_response()
 }
 
-async fn get_status(State(engine): State<Arc<Engine>>) -> Response {
+/// What a request for the status has seen, and how long it waits for more.
+#[derive(Deserialize)]
+struct News {
+    seen: Option<u64>,
+    #[serde(default)]
+    wait: u64,
+}
+
+async fn get_status(State(engine): State<Arc<Engine>>, Query(News { seen, wait }): Query<News>) -> Response {
+    if let Some(seen) = seen {
+        engine.news(seen, Duration::from_secs(wait.min(wire::LONGEST_WAIT))).await;
+    }
     match tokio::task::spawn_blocking(move || engine.status()).await {
         Ok(Ok(status)) => Json(status).into_response(),
         Ok(Err(error)) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),

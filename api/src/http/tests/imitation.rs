@@ -5,6 +5,7 @@ use std::sync::{
     Arc, Mutex,
     atomic::{AtomicBool, Ordering},
 };
+use std::time::Duration;
 
 use lb_driver::{
     diff::Change,
@@ -12,6 +13,7 @@ use lb_driver::{
     model::State,
 };
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 
 /// What the imitated Neutron has, and what was written to it.
@@ -207,11 +209,24 @@ fn described(uri: &str, token: &str) -> Value {
 }
 
 /// A balancer in memory.
-#[derive(Default)]
 pub(super) struct Memory {
     pub(super) state: Mutex<State>,
     pub(super) writes: Mutex<usize>,
     pub(super) down: AtomicBool,
+    pub(super) well: AtomicBool,
+    marks: watch::Sender<u64>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            writes: Mutex::default(),
+            down: AtomicBool::new(false),
+            well: AtomicBool::new(false),
+            marks: watch::Sender::new(1),
+        }
+    }
 }
 
 impl Memory {
@@ -224,6 +239,12 @@ impl Memory {
 
     pub(super) fn writes(&self) -> usize {
         *self.writes.lock().unwrap()
+    }
+
+    /// All members are well from now on, or all are not.
+    pub(super) fn all_are(&self, well: bool) {
+        self.well.store(well, Ordering::SeqCst);
+        self.marks.send_modify(|mark| *mark += 1);
     }
 }
 
@@ -263,18 +284,34 @@ impl Driver for Memory {
         Box::pin(async {
             self.check()?;
             let state = self.state.lock().unwrap();
-            let mut status = Status { version: Some(state.version), ..Status::default() };
+            let mut status = Status {
+                mark: Some(*self.marks.borrow()),
+                version: Some(state.version),
+                ..Status::default()
+            };
             for (owner, pool) in &state.pools {
                 let members = &mut status.pools.entry(owner.clone()).or_default().members;
                 for name in pool.members.keys() {
-                    let reason = Some("connection refused".to_owned());
+                    let well = self.well.load(Ordering::SeqCst);
+                    let reason = (!well).then(|| "connection refused".to_owned());
                     members.insert(
                         name.clone(),
-                        MemberStatus { healthy: Some(false), reason, ..Default::default() },
+                        MemberStatus { healthy: Some(well), reason, ..Default::default() },
                     );
                 }
             }
             Ok(status)
+        })
+    }
+
+    fn news(&self, seen: Option<u64>, longest: Duration) -> Answer<'_, Status> {
+        Box::pin(async move {
+            let mut marks = self.marks.subscribe();
+            if let Some(seen) = seen {
+                // the other outcome is the deadline
+                let _ = tokio::time::timeout(longest, marks.wait_for(|mark| *mark != seen)).await;
+            }
+            self.status().await
         })
     }
 }

@@ -31,6 +31,7 @@ pub struct Settings {
 pub struct XdpDriver {
     url: String,
     client: Client,
+    timeout: Duration,
 }
 
 impl XdpDriver {
@@ -63,7 +64,7 @@ impl XdpDriver {
             .timeout(settings.timeout)
             .build()
             .map_err(|e| setting("certificate, key", chain(&e)))?;
-        Ok(Self { url: settings.url.trim_end_matches('/').to_owned(), client })
+        Ok(Self { url: settings.url.trim_end_matches('/').to_owned(), client, timeout: settings.timeout })
     }
 
     async fn ask(
@@ -161,6 +162,21 @@ impl Driver for XdpDriver {
     fn status(&self) -> Answer<'_, Status> {
         Box::pin(async move {
             let response = self.ask(Method::GET, wire::STATUS, None).await?;
+            if !response.status().is_success() {
+                return Err(self.failure(response, None).await);
+            }
+            Ok(translate::status(self.body(response).await?))
+        })
+    }
+
+    fn news(&self, seen: Option<u64>, longest: Duration) -> Answer<'_, Status> {
+        let Some(seen) = seen else { return self.status() };
+        let wait = longest.as_secs().min(wire::LONGEST_WAIT);
+        Box::pin(async move {
+            let url = format!("{}{}?seen={seen}&wait={wait}", self.url, wire::STATUS);
+            let deadline = Duration::from_secs(wait) + self.timeout;
+            let request = self.client.get(url).timeout(deadline);
+            let response = request.send().await.map_err(|e| self.unreachable(&e))?;
             if !response.status().is_success() {
                 return Err(self.failure(response, None).await);
             }

@@ -72,6 +72,7 @@ pub fn status(document: wire::StatusDocument) -> Status {
         (balancer.owner, listeners.collect::<BTreeMap<_, _>>())
     };
     Status {
+        mark: document.mark,
         version: document.version,
         pools: document.pools.into_iter().map(pool).collect(),
         load_balancers: document.load_balancers.into_iter().map(balancer).collect(),

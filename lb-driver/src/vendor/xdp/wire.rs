@@ -5,6 +5,7 @@
 //! | `PUT /v1/state` with a [`Document`] | [`Applied`]; 409 [`Problem`] where it holds a newer one; 422 where it cannot be |
 //! | `GET /v1/state` | the [`Document`] it holds; 404 before the first |
 //! | `GET /v1/status` | [`StatusDocument`] |
+//! | `GET /v1/status?seen=MARK&wait=SECONDS` | the same, as soon as its mark is another one than `seen`, or after `wait`, at most [`LONGEST_WAIT`] |
 
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16};
 
@@ -17,6 +18,8 @@ use crate::model::{Affinity, MacAddr, Owner, Protocol, Version};
 pub const STATE: &str = "/v1/state";
 /// Path of the status.
 pub const STATUS: &str = "/v1/status";
+/// Longest that a request for the status may wait for news, in seconds.
+pub const LONGEST_WAIT: u64 = 30;
 
 /// A whole state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +141,9 @@ pub struct Problem {
 /// Health and counters.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusDocument {
+    /// Changes with every change of a member's health, of its reason, or of the version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<u64>,
     /// The version that is held, if any.
     pub version: Option<Version>,
     /// Health and shares.
