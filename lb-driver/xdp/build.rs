@@ -1,8 +1,19 @@
-//! Compiles the data plane, bpf/balancer.bpf.c, with Debian's clang.
+//! Compiles the data plane, bpf/balancer.bpf.c, with Debian's clang, and names the layout of the tables that survive
+//! a restart.
 
-use std::{env, io, path::PathBuf, process::Command};
+use std::{
+    collections::hash_map::DefaultHasher, env, fs, hash::Hasher as _, io, path::PathBuf, process::Command,
+};
+
+/// What a process must know of flows and counters to take those of another one over.
+const SURVIVING: [&str; 5] = ["flow_key", "flow", "traffic", "listener_key", "port_drop_key"];
 
 fn main() {
+    match fs::read_to_string("bpf/layout.h").map_err(|error| error.to_string()).and_then(|text| layout(&text))
+    {
+        Ok(layout) => println!("cargo::rustc-env=AKE_XDP_LAYOUT={layout:016x}"),
+        Err(error) => return println!("cargo::error=bpf/layout.h: {error}"),
+    }
     let source = "bpf/balancer.bpf.c";
     println!("cargo::rerun-if-changed=bpf");
     println!("cargo::rerun-if-env-changed=BPF_CLANG");
@@ -37,4 +48,22 @@ fn main() {
          install Debian's packages clang-14 and libbpf-dev, or name one in BPF_CLANG",
         candidates.join(", ")
     );
+}
+
+/// A number of the structures that survive: the same for the same text, comments and white space aside.
+fn layout(header: &str) -> Result<u64, String> {
+    let mut hasher = DefaultHasher::new();
+    for name in SURVIVING {
+        let begin = format!("\nstruct {name} {{");
+        let (_, rest) = header.split_once(&begin).ok_or_else(|| format!("no struct {name}"))?;
+        let (body, _) = rest.split_once("\n}").ok_or_else(|| format!("struct {name} has no end"))?;
+        let mut code = String::from(body);
+        while let Some((before, comment)) = code.split_once("/*") {
+            let (_, after) = comment.split_once("*/").ok_or_else(|| format!("a comment in struct {name}"))?;
+            code = format!("{before}{after}");
+        }
+        let words: Vec<&str> = code.split_whitespace().collect();
+        hasher.write(format!("{name} {}", words.join(" ")).as_bytes());
+    }
+    Ok(hasher.finish())
 }

@@ -34,6 +34,9 @@ pub struct Config {
     /// Where `ake-xdp show` asks.
     #[serde(default = "socket")]
     pub socket: PathBuf,
+    /// Where the data plane is pinned: a BPF file system.
+    #[serde(default = "pins")]
+    pub pins: PathBuf,
     /// Certificates of the API.
     pub tls: Tls,
     /// Health checks.
@@ -143,6 +146,10 @@ fn socket() -> PathBuf {
     "/run/ake-xdp/show.sock".into()
 }
 
+fn pins() -> PathBuf {
+    "/run/ake-xdp-pins".into()
+}
+
 /// A configuration to begin with; `ake-xdp example-config` prints it. Commented keys show their defaults.
 pub const EXAMPLE: &str = r#"# Where packets for the VIPs come in, and go out to members.
 interface = "eth0"
@@ -166,6 +173,10 @@ metrics = "127.0.0.1:9513"
 
 # Where `ake-xdp show` asks. Whoever may write to the socket may read state and counters.
 #socket = "/run/ake-xdp/show.sock"
+
+# Where the data plane is pinned, so that it works on while the program is restarted: a BPF file system, which is
+# mounted if absent (that needs root: `ake-xdp prepare`). One folder for each balancer.
+#pins = "/run/ake-xdp-pins"
 
 # Certificates of the API, all PEM.
 [tls]

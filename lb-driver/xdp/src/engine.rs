@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_driver::{
-    model::{Check, Member, Pool, State, Version},
+    model::{Check, Member, Owner, Pool, State, Version},
     vendor::xdp::{translate, wire},
 };
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use crate::{
     layout,
     link::Interface,
     maps::{DataPlane, MapsError},
+    memory::Identity,
     plan::{self, Book, Full, Tables, Verdict},
     store::{Store, StoreError},
 };
@@ -68,6 +69,8 @@ struct Inner {
     book: Book,
     tables: Tables,
     plane: DataPlane,
+    /// Where the data plane goes once it has a state, in place of one that has.
+    waits: Option<(Interface, Mode)>,
     writes: u64,
     states: u64,
 }
@@ -80,9 +83,10 @@ impl Engine {
             settled: true,
             health: BTreeMap::new(),
             checker,
-            book,
-            tables: Tables::default(),
+            book: book.recall(plane.memory()),
+            tables: Tables::recall(plane.memory()),
             plane,
+            waits: None,
             writes: 0,
             states: 0,
         };
@@ -97,9 +101,15 @@ impl Engine {
         Ok(Self { inner: Mutex::new(inner), store, marks })
     }
 
-    /// Attaches the data plane; answers in which mode.
-    pub fn attach(&self, interface: &Interface, mode: Mode) -> Result<Mode, MapsError> {
-        self.lock().plane.attach(interface, mode)
+    /// Attaches the data plane; answers in which mode. Where one is at work already and there is no state yet, that one
+    /// goes on until a state came: nothing is no state.
+    pub fn attach(&self, interface: &Interface, mode: Mode) -> Result<Option<Mode>, MapsError> {
+        let mut inner = self.lock();
+        if inner.state.is_none() && inner.plane.inherits()? {
+            inner.waits = Some((interface.clone(), mode));
+            return Ok(None);
+        }
+        inner.plane.attach(interface, mode).map(Some)
     }
 
     /// Whether neighbours that ask for VIPs on the link get answers from this instance.
@@ -206,15 +216,32 @@ type Plan = (Book, Tables, BTreeMap<Target, Health>);
 
 impl Inner {
     fn plan(&self, state: &State, presumed: bool) -> Result<Plan, Full> {
-        let unknown = Health { presumed, ..Health::default() };
+        let took = if presumed { self.took(state) } else { BTreeSet::new() };
         let known = |target: Target| {
-            let health = self.health.get(&target).unwrap_or(&unknown).clone();
+            let unknown = || Health { presumed: took.contains(&target), ..Health::default() };
+            let health = self.health.get(&target).cloned().unwrap_or_else(unknown);
             (target, health)
         };
         let health = targets(state).into_iter().map(known).collect();
         let mut book = self.book.clone();
         let tables = book.tables(state, |pool, member| verdict(&health, pool, member))?;
         Ok((book, tables, health))
+    }
+
+    /// Targets of the members that took packets when the process before us stopped; all of them where no process was.
+    fn took(&self, state: &State) -> BTreeSet<Target> {
+        let memory = self.plane.memory();
+        let alive = memory.alive();
+        let took = |pool: &Owner, name: &str, member: &Member| {
+            memory.places.is_empty() || alive.contains(&Identity::member(pool, name, member.address))
+        };
+        let members = state.pools.iter().flat_map(|(owner, pool)| {
+            pool.members
+                .iter()
+                .filter(move |(name, member)| took(owner, name, member))
+                .map(move |m| (pool, m.1))
+        });
+        members.flat_map(|(pool, member)| targets_of(pool, member)).collect()
     }
 
     fn enforce(
@@ -233,6 +260,11 @@ impl Inner {
             self.plane.write(&write)?;
             self.tables.perform(&write);
             self.writes += 1;
+        }
+        if let Some((interface, mode)) = &self.waits {
+            let mode = self.plane.attach(interface, *mode)?;
+            self.waits = None;
+            tracing::info!(?mode, "attached in place of the data plane that was left");
         }
         self.settled = true;
         Ok(())

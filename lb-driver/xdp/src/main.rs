@@ -1,6 +1,12 @@
 //! `ake-xdp`: the balancer's program.
 
-use std::{collections::BTreeMap, io::IsTerminal as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use ake_xdp::{
     config::{Config, EXAMPLE},
@@ -9,6 +15,7 @@ use ake_xdp::{
     link,
     maps::DataPlane,
     metrics,
+    pins::{self, Pins},
     plan::Book,
     server,
     store::Store,
@@ -34,8 +41,18 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Balances until it is told to stop (SIGTERM).
+    /// Balances until it is told to stop (SIGTERM). The data plane stays at work until the next start or `detach`.
     Serve(WithConfig),
+    /// Makes the folder of the data plane's pins, as root, for a user who may not mount.
+    Prepare {
+        #[command(flatten)]
+        with: WithConfig,
+        /// Whose folder it shall be.
+        #[arg(long)]
+        user: Option<String>,
+    },
+    /// Takes the data plane away that a stopped balancer left at work, with flows and counters.
+    Detach(WithConfig),
     /// Checks the configuration, its certificates and its interface, and says what is wrong.
     CheckConfig(WithConfig),
     /// Prints a configuration to begin with: every key, what it is and its default.
@@ -71,6 +88,15 @@ async fn main() -> anyhow::Result<()> {
             println!("{}: good: interface {} ({})", with.config.display(), interface.name, interface.mac);
             Ok(())
         }
+        Command::Prepare { with, user } => prepare(&Config::load(&with.config)?.pins, user.as_deref()),
+        Command::Detach(with) => {
+            let detached = Pins::open(&Config::load(&with.config)?.pins)?.clear()?;
+            match detached.first() {
+                Some(attachment) => println!("detached from the interface of index {}", attachment.interface),
+                None => println!("nothing was attached"),
+            }
+            Ok(())
+        }
         Command::ExampleConfig => {
             print!("{EXAMPLE}");
             Ok(())
@@ -79,25 +105,42 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
+fn prepare(folder: &Path, user: Option<&str>) -> anyhow::Result<()> {
+    pins::prepare(folder)?;
+    if let Some(name) = user {
+        let user = nix::unistd::User::from_name(name)?.with_context(|| format!("no user {name:?}"))?;
+        let owned = nix::unistd::chown(folder, Some(user.uid), Some(user.gid));
+        owned.with_context(|| format!("pins = {}: giving it to {name:?}", folder.display()))?;
+    }
+    Ok(())
+}
+
 async fn serve(config: Config) -> anyhow::Result<()> {
     let tls = server::tls(&config.tls)?;
     let interface = link::find(&config.interface).await?;
-    let plane = DataPlane::load(interface.mac, &config.limits)?;
+    // Whoever cannot listen shall not touch what is at work.
+    let listener =
+        TcpListener::bind(config.listen).await.with_context(|| format!("listen = {}", config.listen))?;
+    let metrics = match config.metrics {
+        Some(address) => {
+            Some(TcpListener::bind(address).await.with_context(|| format!("metrics = {address}"))?)
+        }
+        None => None,
+    };
+    let plane = DataPlane::resume(interface.mac, &config.limits, Pins::open(&config.pins)?)?;
     let (reports, mut reported) = mpsc::unbounded_channel();
     let checker = Checker::new(config.check.clone(), reports).context("the client of HTTP checks")?;
     let book = Book::new(config.limits, config.on_link.clone());
     let engine = Arc::new(Engine::start(plane, checker, Store::new(&config.state), book)?);
-    let mode = engine.attach(&interface, config.mode)?;
-    tracing::info!(interface = %interface.name, mac = %interface.mac, ?mode, "attached");
-
-    let listener =
-        TcpListener::bind(config.listen).await.with_context(|| format!("listen = {}", config.listen))?;
+    match engine.attach(&interface, config.mode)? {
+        Some(mode) => tracing::info!(interface = %interface.name, mac = %interface.mac, ?mode, "attached"),
+        None => tracing::warn!("no state is kept: the data plane that was left stays until one comes"),
+    }
     let local = server::bind_local(&config.socket)
         .with_context(|| format!("socket = {}", config.socket.display()))?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    if let Some(address) = config.metrics {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("metrics = {address}"))?;
+    if let Some(listener) = metrics {
         tasks.spawn(server::serve_plain(listener, metrics::router(engine.clone()), stop.clone()));
     }
     tasks.spawn(server::serve_local(local, server::router(engine.clone(), false), stop.clone()));
@@ -125,7 +168,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!("stopping");
     stop.cancel();
     tasks.close();
-    // Open requests get a moment; the data plane goes with the process.
+    // Open requests get a moment. The data plane stays: the next process takes it over.
     if tokio::time::timeout(Duration::from_secs(5), tasks.wait()).await.is_err() {
         tracing::warn!("requests were still open");
     }

@@ -1,6 +1,9 @@
 //! The data plane in the kernel: loads it, attaches it, writes its maps and reads its counters.
+//!
+//! A process that takes over from another one fills maps of its own and shares only flows and counters, so packets meet
+//! the old data plane or the new one, whole: the kernel swaps the program at once.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -8,7 +11,11 @@ use aya::{
         Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap,
         PerCpuValues, lpm_trie::Key,
     },
-    programs::{ProgramError, TestRun as _, TestRunOptions, Xdp, XdpMode},
+    programs::{
+        ProgramError, TestRun as _, TestRunOptions, Xdp, XdpMode,
+        links::{FdLink, LinkError, PinnedLink},
+        xdp::{XdpLink, XdpLinkId},
+    },
     util::nr_cpus,
 };
 use lb_driver::{
@@ -20,8 +27,12 @@ use crate::{
     config::{Limits, Mode},
     layout,
     link::Interface,
+    memory::{self, Memory, Place},
+    pins::{Pins, PinsError},
     plan::Write,
 };
+
+mod survive;
 
 const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/balancer.bpf.o"));
 const PROGRAM: &str = "ake_balancer";
@@ -48,6 +59,15 @@ pub enum MapsError {
     /// The object is not the one that this program was built for.
     #[error("the data plane has no {0}")]
     Missing(&'static str),
+    /// What shall survive could not be pinned, or what survived not be found.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// The attachment could not be pinned.
+    #[error("pinning the data plane: {0}")]
+    Pin(#[from] aya::pin::PinError),
+    /// The attachment that was found could not be taken over.
+    #[error("taking the data plane over: {}", chain(.0))]
+    Link(#[from] LinkError),
     /// The number of processors is unknown.
     #[error("/sys/devices/system/cpu/possible: {0}")]
     Processors(String),
@@ -66,9 +86,13 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A loaded data plane. It is detached when this value goes.
+/// A loaded data plane. Without pins, it is detached when this value goes.
 pub struct DataPlane {
     object: Ebpf,
+    pins: Option<Pins>,
+    memory: Memory,
+    places: Array<MapData, memory::PlaceRecord>,
+    ports: Array<MapData, memory::PortRecord>,
     listeners: HashMap<MapData, layout::ListenerKey, layout::Listener>,
     listener_terms: Array<MapData, u32>,
     vips: HashMap<MapData, layout::VipKey, u32>,
@@ -88,11 +112,25 @@ pub struct DataPlane {
 impl DataPlane {
     /// Loads it for an interface with this address.
     pub fn load(own: MacAddr, limits: &Limits) -> Result<Self, MapsError> {
+        Self::create(own, limits, None)
+    }
+
+    /// Loads it to take the flows and counters over that `pins` has. It has no part in what is attached until
+    /// [`attach`](Self::attach).
+    pub fn resume(own: MacAddr, limits: &Limits, pins: Pins) -> Result<Self, MapsError> {
+        Self::create(own, limits, Some(pins))
+    }
+
+    fn create(own: MacAddr, limits: &Limits, pins: Option<Pins>) -> Result<Self, MapsError> {
         let own = own.octets();
         // the program's seconds are of 2^30 ns
         let new_flows = (u64::from(limits.new_flows) << 30) / 1_000_000_000;
-        let port_drops = limits.listeners.saturating_mul(2);
-        let mut object = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        let survivors = survive::find(pins.as_ref(), limits)?;
+        for survivor in &survivors {
+            loader.map_pin_path(survivor.name, survivor.path.clone());
+        }
+        let mut object = loader
             .override_global("own_mac", &own, true)
             .override_global("new_flows", &new_flows, true)
             .map_max_entries("listeners", limits.listeners)
@@ -103,12 +141,19 @@ impl DataPlane {
             .map_max_entries("members", limits.members)
             .map_max_entries("flows", limits.flows)
             .map_max_entries("fragments", limits.fragments)
-            .map_max_entries("port_drops", port_drops)
+            .map_max_entries("port_drops", survive::port_drops(limits))
             .map_max_entries("listener_traffic", limits.listeners)
             .map_max_entries("member_flows", limits.members)
             .load(OBJECT)?;
         program(&mut object)?.load()?;
+        survivors.into_iter().try_for_each(survive::Survivor::carry)?;
+        let places = survive::array(pins.as_ref(), "places", limits.members)?;
+        let ports = survive::array(pins.as_ref(), "ports", limits.listeners)?;
         Ok(Self {
+            memory: survive::memory(&places, &ports)?,
+            places,
+            ports,
+            pins,
             listeners: take(&mut object, "listeners")?,
             listener_terms: take(&mut object, "listener_terms")?,
             vips: take(&mut object, "vips")?,
@@ -128,20 +173,82 @@ impl DataPlane {
         })
     }
 
-    /// Attaches it to an interface; answers in which mode.
+    /// Who had which place when the tables were taken over.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Whether a data plane of a former process is at work.
+    pub fn inherits(&self) -> Result<bool, MapsError> {
+        Ok(match &self.pins {
+            Some(pins) => !pins.attachments()?.is_empty(),
+            None => false,
+        })
+    }
+
+    /// Attaches it to an interface, in place of what a former process left there; answers in which mode.
     pub fn attach(&mut self, interface: &Interface, mode: Mode) -> Result<Mode, MapsError> {
+        let Some(pins) = self.pins.take() else { return Ok(self.attach_anew(interface, mode)?.1) };
+        let mode = self.take_over(&pins, interface, mode);
+        if mode.is_ok() {
+            pins.settle()?;
+        }
+        self.pins = Some(pins);
+        mode
+    }
+
+    fn take_over(&mut self, pins: &Pins, interface: &Interface, mode: Mode) -> Result<Mode, MapsError> {
+        let mut held = pins.attachments()?;
+        held.sort_by_key(|attachment| attachment.interface != interface.index);
+        for attachment in &held {
+            let fits =
+                attachment.interface == interface.index && (mode == Mode::Auto || mode == attachment.mode);
+            if fits && self.swap(&attachment.path)? {
+                for other in held.iter().filter(|other| *other != attachment) {
+                    pins.remove(&other.path)?;
+                }
+                return Ok(attachment.mode);
+            }
+            // One of another mode, or of an interface that went: it stands in the way of the next.
+            if attachment.interface == interface.index {
+                pins.remove(&attachment.path)?;
+            }
+        }
+        let (link, mode) = self.attach_anew(interface, mode)?;
+        let link = program(&mut self.object)?.take_link(link)?;
+        FdLink::try_from(link)?.pin(pins.attachment(interface.index, mode))?;
+        for other in held.iter().filter(|other| other.interface != interface.index) {
+            pins.remove(&other.path)?;
+        }
+        Ok(mode)
+    }
+
+    /// Swaps the program behind an attachment for this one, at once. False where the interface is gone.
+    fn swap(&mut self, path: &Path) -> Result<bool, MapsError> {
+        let link = XdpLink::try_from(FdLink::from(PinnedLink::from_pin(path)?))?;
+        match program(&mut self.object)?.attach_to_link(link) {
+            Ok(_) => Ok(true),
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(nix::errno::Errno::ENOLINK as i32) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn attach_anew(&mut self, interface: &Interface, mode: Mode) -> Result<(XdpLinkId, Mode), MapsError> {
         let program = program(&mut self.object)?;
         if mode == Mode::Native || (mode == Mode::Auto && interface.kind.as_deref() != Some("veth")) {
             match program.attach_to_if_index(interface.index, XdpMode::Driver) {
-                Ok(_) => return Ok(Mode::Native),
+                Ok(link) => return Ok((link, Mode::Native)),
                 Err(error) if mode == Mode::Auto => {
                     tracing::warn!(interface = %interface.name, error = chain(&error), "no native mode: generic");
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        program.attach_to_if_index(interface.index, XdpMode::Skb)?;
-        Ok(Mode::Generic)
+        Ok((program.attach_to_if_index(interface.index, XdpMode::Skb)?, Mode::Generic))
     }
 
     /// Performs one write.
@@ -155,6 +262,15 @@ impl DataPlane {
                 let zero = self.zero([0; 2])?;
                 self.listener_traffic.set(*id, zero, 0).map_err(of("listener_traffic"))
             }
+            Write::Place(slot, place) => {
+                self.places.set((*slot).into(), place.record(), 0).map_err(of("places"))
+            }
+            Write::Port(id, identity) => {
+                self.ports.set(*id, memory::port_record(*identity), 0).map_err(of("ports"))
+            }
+            Write::ClosePort(id) => {
+                self.ports.set(*id, memory::PortRecord::default(), 0).map_err(of("ports"))
+            }
             Write::Member(slot, station) => {
                 let value = layout::member(station.mac, station.generation);
                 self.members.set((*slot).into(), value, 0).map_err(of("members"))
@@ -163,7 +279,9 @@ impl DataPlane {
                 let key = u32::from(*slot);
                 let mut value = self.members.get(&key, 0).map_err(of("members"))?;
                 value[..8].fill(0);
-                self.members.set(key, value, 0).map_err(of("members"))
+                self.members.set(key, value, 0).map_err(of("members"))?;
+                let record = self.places.get(&key, 0).map_err(of("places"))?;
+                self.places.set(key, Place::closed(record), 0).map_err(of("places"))
             }
             Write::Ring(index, slots) => {
                 let ring = ring(slots).map_err(of("rings"))?;

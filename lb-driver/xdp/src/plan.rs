@@ -2,7 +2,7 @@
 //! writes. No IO.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -13,11 +13,21 @@ use lb_driver::{
     ring::{self, Share},
 };
 
-use crate::config::Limits;
+use crate::{
+    config::Limits,
+    memory::{Identity, Memory, Place},
+};
+
+pub use places::Full;
+use places::Places;
 
 /// What the maps shall hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tables {
+    /// Whose each member's slot is.
+    pub places: BTreeMap<u16, Place>,
+    /// Whose the counters of ports are.
+    pub ports: BTreeMap<u32, Identity>,
     /// Members by slot.
     pub members: BTreeMap<u16, Station>,
     /// Rings by index; slots hold members' slots.
@@ -61,6 +71,10 @@ pub enum Write {
     ZeroMember(u16),
     /// A port's counters begin anew.
     ZeroListener(u32),
+    /// A member's slot is so-and-so's.
+    Place(u16, Place),
+    /// A port's counters are so-and-so's.
+    Port(u32, Identity),
     /// A member is so.
     Member(u16, Station),
     /// A ring is swapped for this one.
@@ -83,16 +97,30 @@ pub enum Write {
     CloseRing(u32),
     /// A slot is nobody's; the generation stays, so that its flows stay ignored.
     CloseMember(u16),
+    /// A port's counters are nobody's.
+    ClosePort(u32),
 }
 
 /// The writes between two contents, in an order in which no packet meets half of a change: what is pointed
 /// at comes before what points at it, and goes after it.
 pub fn writes(from: &Tables, to: &Tables) -> Vec<Write> {
     let mut writes = Vec::new();
-    for (slot, station) in &to.members {
-        if !from.members.contains_key(slot) {
+    for (slot, place) in &to.places {
+        let before = from.places.get(slot);
+        if before.is_none_or(|before| before.identity != place.identity) {
             writes.push(Write::ZeroMember(*slot));
         }
+        if before != Some(place) {
+            writes.push(Write::Place(*slot, *place));
+        }
+    }
+    for (id, port) in &to.ports {
+        if from.ports.get(id) != Some(port) {
+            writes.push(Write::ZeroListener(*id));
+            writes.push(Write::Port(*id, *port));
+        }
+    }
+    for (slot, station) in &to.members {
         if from.members.get(slot) != Some(station) {
             writes.push(Write::Member(*slot, *station));
         }
@@ -106,11 +134,7 @@ pub fn writes(from: &Tables, to: &Tables) -> Vec<Write> {
     let new = to.vips.iter().filter(|(vip, on_link)| from.vips.get(*vip) != Some(*on_link));
     writes.extend(new.map(|(vip, on_link)| Write::Vip(*vip, *on_link)));
     for (key, listener) in &to.listeners {
-        let before = from.listeners.get(key);
-        if before.is_none_or(|before| before.id != listener.id) {
-            writes.push(Write::ZeroListener(listener.id));
-        }
-        if before != Some(listener) {
+        if from.listeners.get(key) != Some(listener) {
             writes.push(Write::Listener(key.0, key.1, *listener));
         }
     }
@@ -128,16 +152,28 @@ pub fn writes(from: &Tables, to: &Tables) -> Vec<Write> {
     writes.extend(from.sources.difference(&to.sources).map(|(acl, range)| Write::CloseSource(*acl, *range)));
     let gone = from.rings.keys().filter(|index| !to.rings.contains_key(index));
     writes.extend(gone.map(|index| Write::CloseRing(*index)));
-    let gone = from.members.keys().filter(|slot| !to.members.contains_key(slot));
+    let gone = from.places.keys().filter(|slot| !to.places.contains_key(slot));
     writes.extend(gone.map(|slot| Write::CloseMember(*slot)));
+    writes.extend(from.ports.keys().filter(|id| !to.ports.contains_key(id)).map(|id| Write::ClosePort(*id)));
     writes
 }
 
 impl Tables {
+    /// What the maps hold of a former process.
+    pub fn recall(memory: &Memory) -> Self {
+        Self { places: memory.places.clone(), ports: memory.ports.clone(), ..Self::default() }
+    }
+
     /// What the maps hold once a write was performed.
     pub fn perform(&mut self, write: &Write) {
         match write {
             Write::ZeroMember(_) | Write::ZeroListener(_) | Write::CloseTerms(_) => {}
+            Write::Place(slot, place) => {
+                self.places.insert(*slot, *place);
+            }
+            Write::Port(id, port) => {
+                self.ports.insert(*id, *port);
+            }
             Write::Member(slot, station) => {
                 self.members.insert(*slot, *station);
             }
@@ -166,22 +202,14 @@ impl Tables {
                 self.rings.remove(index);
             }
             Write::CloseMember(slot) => {
+                self.places.remove(slot);
                 self.members.remove(slot);
+            }
+            Write::ClosePort(id) => {
+                self.ports.remove(id);
             }
         }
     }
-}
-
-/// A state that does not fit the maps.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("limits.{limit} is {size}: the state has more {what}; raise it in the configuration and restart")]
-pub struct Full {
-    /// Key of the limit.
-    pub limit: &'static str,
-    /// How many fit.
-    pub size: u32,
-    /// What there are too many of.
-    pub what: &'static str,
 }
 
 /// Whether a member takes packets, and if not, why.
@@ -196,9 +224,9 @@ pub struct Book {
     listeners: Places,
     acls: Places,
     generations: BTreeMap<u32, u32>,
-    members: BTreeMap<(Owner, String), (u32, IpAddr)>,
+    members: BTreeMap<(Owner, String), (u32, IpAddr, Identity)>,
     pools: BTreeMap<Owner, Ring>,
-    ports: BTreeMap<(Owner, IpAddr, Endpoint), u32>,
+    ports: BTreeMap<(Owner, IpAddr, Endpoint), (u32, Identity)>,
     lists: BTreeMap<Owner, (u32, BTreeSet<IpNetwork>)>,
     limits: Limits,
     on_link: Vec<IpNetwork>,
@@ -215,14 +243,12 @@ struct Ring {
 impl Book {
     /// An empty one; VIPs in `on_link` are answered for.
     pub fn new(limits: Limits, on_link: Vec<IpNetwork>) -> Self {
-        let places =
-            |limit, what, first, size| Places { limit, what, size, next: first, free: VecDeque::new() };
         Self {
-            slots: places("members", "members", 0, limits.members),
-            rings: places("pools", "pools", 0, limits.pools),
-            listeners: places("listeners", "listeners", 0, limits.listeners),
+            slots: Places::new("members", "members", 0, limits.members),
+            rings: Places::new("pools", "pools", 0, limits.pools),
+            listeners: Places::new("listeners", "listeners", 0, limits.listeners),
             // 0 stands for everybody
-            acls: places("listeners", "load balancers with source ranges", 1, limits.listeners),
+            acls: Places::new("listeners", "load balancers with source ranges", 1, limits.listeners),
             generations: BTreeMap::new(),
             members: BTreeMap::new(),
             pools: BTreeMap::new(),
@@ -233,9 +259,18 @@ impl Book {
         }
     }
 
+    /// Gives everything the place that it had in a former process.
+    #[must_use]
+    pub fn recall(mut self, memory: &Memory) -> Self {
+        self.slots.keep(memory.places.iter().map(|(slot, place)| (place.identity, u32::from(*slot))));
+        self.listeners.keep(memory.ports.iter().map(|(id, identity)| (*identity, *id)));
+        self.generations = memory.generations.clone();
+        self
+    }
+
     /// The slot of a member.
     pub fn slot(&self, pool: &Owner, member: &str) -> Option<u16> {
-        let (slot, _) = self.members.get(&(pool.clone(), member.to_owned()))?;
+        let (slot, ..) = self.members.get(&(pool.clone(), member.to_owned()))?;
         u16::try_from(*slot).ok()
     }
 
@@ -246,7 +281,7 @@ impl Book {
 
     /// The index of a port's counters.
     pub fn counters(&self, balancer: &Owner, vip: IpAddr, endpoint: Endpoint) -> Option<u32> {
-        self.ports.get(&(balancer.clone(), vip, endpoint)).copied()
+        self.ports.get(&(balancer.clone(), vip, endpoint)).map(|(id, _)| *id)
     }
 
     /// What the maps shall hold for `state`, where `verdict` says which members take packets.
@@ -255,6 +290,7 @@ impl Book {
         state: &State,
         verdict: impl Fn(&Pool, &Member) -> Verdict,
     ) -> Result<Tables, Full> {
+        self.claim(state);
         self.forget(state);
         let mut tables = Tables::default();
         for (owner, pool) in &state.pools {
@@ -271,11 +307,15 @@ impl Book {
                 // checked: every pool that is named is there
                 let Some(ring) = self.pools.get(pool).map(|ring| ring.index) else { continue };
                 let key = (owner.clone(), balancer.vip, *endpoint);
-                let id = match self.ports.get(&key) {
-                    Some(id) => *id,
-                    None => self.listeners.take()?,
+                let (id, identity) = match self.ports.get(&key) {
+                    Some(port) => *port,
+                    None => {
+                        let identity = Identity::port(owner, balancer.vip, *endpoint);
+                        (self.listeners.take(identity)?.0, identity)
+                    }
                 };
-                self.ports.insert(key, id);
+                self.ports.insert(key, (id, identity));
+                tables.ports.insert(id, identity);
                 let client_ip = balancer.affinity == Affinity::ClientIp;
                 let terms = terms(balancer.vip, *endpoint, &balancer.source_ranges);
                 let listener = Listener { id, ring, acl, terms, client_ip };
@@ -290,18 +330,28 @@ impl Book {
         Ok(tables)
     }
 
+    /// Gives up the places of a former process that the state has no owner for; the others are taken up with it.
+    fn claim(&mut self, state: &State) {
+        self.slots.claim(state.pools.iter().flat_map(|(owner, pool)| {
+            pool.members.iter().map(|(name, member)| Identity::member(owner, name, member.address))
+        }));
+        self.listeners.claim(state.load_balancers.iter().flat_map(|(owner, balancer)| {
+            balancer.listeners.keys().map(|endpoint| Identity::port(owner, balancer.vip, *endpoint))
+        }));
+    }
+
     /// Gives up the places of what is not in the state, first of all: a full table must not refuse a
     /// state that makes room in it.
     fn forget(&mut self, state: &State) {
         let Self { slots, rings, listeners, acls, members, pools, ports, lists, .. } = self;
-        members.retain(|(pool, name), (slot, address)| {
+        members.retain(|(pool, name), (slot, address, _)| {
             let member = state.pools.get(pool).and_then(|pool| pool.members.get(name));
             // another address is another machine, which knows nothing of the flows
             let kept = member.is_some_and(|member| member.address == *address);
             kept || slots.give(*slot)
         });
         pools.retain(|owner, ring| state.pools.contains_key(owner) || rings.give(ring.index));
-        ports.retain(|(owner, vip, endpoint), id| {
+        ports.retain(|(owner, vip, endpoint), (id, _)| {
             let balancer = state.load_balancers.get(owner).filter(|balancer| balancer.vip == *vip);
             balancer.is_some_and(|b| b.listeners.contains_key(endpoint)) || listeners.give(*id)
         });
@@ -322,19 +372,21 @@ impl Book {
         let mut shares = Vec::new();
         for (name, member) in &pool.members {
             let key = (owner.clone(), name.clone());
-            let place = match self.members.get(&key) {
-                Some((place, _)) => *place,
+            let (place, identity) = match self.members.get(&key) {
+                Some((place, _, identity)) => (*place, *identity),
                 None => {
-                    let place = self.slots.take()?;
-                    *self.generations.entry(place).or_default() += 1;
-                    place
+                    let identity = Identity::member(owner, name, member.address);
+                    let (place, new) = self.slots.take(identity)?;
+                    *self.generations.entry(place).or_default() += u32::from(new);
+                    (place, identity)
                 }
             };
-            self.members.insert(key, (place, member.address));
+            self.members.insert(key, (place, member.address, identity));
             // limits.members ends before u16 does
             let slot = u16::try_from(place).unwrap_or(u16::MAX);
             let mac = member.mac.filter(|_| verdict(pool, member).is_ok());
             let generation = self.generations.get(&place).copied().unwrap_or_default();
+            tables.places.insert(slot, Place { identity, generation, alive: mac.is_some() });
             tables.members.insert(slot, Station { mac, generation });
             if mac.is_some() && !member.draining && member.weight > 0 {
                 shares.push((name.clone(), slot, member.weight));
@@ -347,7 +399,7 @@ impl Book {
         let old = self.pools.remove(owner);
         let index = match &old {
             Some(ring) => ring.index,
-            None => self.rings.take()?,
+            None => self.rings.next()?,
         };
         let ring = match old {
             Some(ring) if ring.shares == shares => ring,
@@ -369,7 +421,7 @@ impl Book {
         if let Some((id, _)) = self.lists.get(owner) {
             return Ok(*id);
         }
-        let id = self.acls.take()?;
+        let id = self.acls.next()?;
         self.lists.insert(owner.clone(), (id, ranges.clone()));
         Ok(id)
     }
@@ -381,32 +433,6 @@ fn terms(vip: IpAddr, endpoint: Endpoint, ranges: &BTreeSet<IpNetwork>) -> u32 {
     (ring::hash(text.as_bytes()) as u32).max(1)
 }
 
-/// Numbers to give out; those that come back go to the end of the queue.
-#[derive(Debug, Clone)]
-struct Places {
-    limit: &'static str,
-    what: &'static str,
-    size: u32,
-    next: u32,
-    free: VecDeque<u32>,
-}
-
-impl Places {
-    fn take(&mut self) -> Result<u32, Full> {
-        if self.next < self.size {
-            self.next += 1;
-            return Ok(self.next - 1);
-        }
-        let Self { limit, what, size, .. } = *self;
-        self.free.pop_front().ok_or(Full { limit, size, what })
-    }
-
-    /// False, for use in `retain`.
-    fn give(&mut self, place: u32) -> bool {
-        self.free.push_back(place);
-        false
-    }
-}
-
+mod places;
 #[cfg(test)]
 mod tests;

@@ -4,173 +4,18 @@
 
 mod world;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    num::NonZeroU16,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, process::Command};
 
 use lb_driver::{
     diff::diff,
-    driver::{Driver, DriverError, Status},
-    model::{Affinity, Check, Endpoint, LoadBalancer, Member, Owner, Pool, Protocol, State, Version},
-    vendor::xdp::{Settings, XdpDriver},
+    driver::{Driver, DriverError},
+    model::{State, Version},
 };
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+use world::{
+    Balancer, MUCH, PORT, VIP, VIP6, World,
+    control::{self, Api, certificates, metric, owner, run_program, wanted, write_config},
+    eventually,
 };
-use world::{BALANCER, Balancer, MUCH, PORT, STATIONS, VIP, VIP6, World, eventually};
-
-/// Certificates of the API's both ends.
-struct Certificates {
-    ca: String,
-    server: (String, String),
-    client: (String, String),
-}
-
-fn certificates() -> Certificates {
-    let mut params = CertificateParams::new([]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "test");
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let leaf = |name: &str, usage| {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.extended_key_usages = vec![usage];
-        let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &ca).unwrap().pem(), key.serialize_pem())
-    };
-    Certificates {
-        ca: ca.pem(),
-        server: leaf(BALANCER, ExtendedKeyUsagePurpose::ServerAuth),
-        client: leaf("ake-api", ExtendedKeyUsagePurpose::ClientAuth),
-    }
-}
-
-/// The writer's side.
-struct Api<'a> {
-    world: &'a World,
-    driver: XdpDriver,
-}
-
-impl<'a> Api<'a> {
-    fn new(world: &'a World, ca: &Certificates, client: &Certificates) -> Self {
-        let settings = Settings {
-            url: format!("https://{BALANCER}:9512"),
-            ca: ca.ca.clone().into(),
-            certificate: client.client.0.clone().into(),
-            key: client.client.1.clone().into(),
-            timeout: Duration::from_secs(5),
-        };
-        Self { world, driver: XdpDriver::new(&settings).unwrap() }
-    }
-
-    /// A call from the router's namespace: the balancer's own would not pass its wire.
-    fn call<T: Send>(&self, work: impl AsyncFnOnce(&XdpDriver) -> T + Send) -> T {
-        self.world.inside("router", || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(work(&self.driver))
-        })
-    }
-
-    fn apply(&self, wanted: &State) {
-        self.call(async |driver| {
-            let changes = diff(wanted, &driver.read().await.unwrap());
-            driver.apply(wanted, &changes).await.unwrap();
-            assert_eq!(diff(wanted, &driver.read().await.unwrap()), []);
-        });
-    }
-
-    fn status(&self) -> Status {
-        self.call(async |driver| driver.status().await.unwrap())
-    }
-}
-
-fn write_config(world: &World, certificates: &Certificates) -> PathBuf {
-    let folder = world.folder.path();
-    for (name, text) in [
-        ("xdp.crt", &certificates.server.0),
-        ("xdp.key", &certificates.server.1),
-        ("clients.crt", &certificates.ca),
-    ] {
-        fs::write(folder.join(name), text).unwrap();
-    }
-    let folder = folder.display();
-    let text = format!(
-        r#"
-        interface = "eth0"
-        listen = "{BALANCER}:9512"
-        metrics = "127.0.0.1:9513"
-        state = "{folder}/state.json"
-        socket = "{folder}/show.sock"
-        [tls]
-        certificate = "{folder}/xdp.crt"
-        key = "{folder}/xdp.key"
-        client_ca = "{folder}/clients.crt"
-        [check]
-        period_ms = 100
-        timeout_ms = 200
-        rise = 1
-        fall = 2
-        [limits]
-        flows = 16384
-        "#
-    );
-    let file = world.folder.path().join("xdp.toml");
-    fs::write(&file, text).unwrap();
-    file
-}
-
-fn owner(object: &str) -> Owner {
-    Owner::new("project", "cluster", object).unwrap()
-}
-
-fn wanted() -> State {
-    let port = NonZeroU16::new(PORT).unwrap();
-    let member = |(name, address, _, mac): (&str, &str, &str, &str)| {
-        let (address, mac) = (address.parse().unwrap(), Some(mac.parse().unwrap()));
-        (name.to_owned(), Member { address, mac, weight: 1, draining: false })
-    };
-    let balancer = |vip: &str| LoadBalancer {
-        vip: vip.parse().unwrap(),
-        listeners: BTreeMap::from([(Endpoint { protocol: Protocol::Tcp, port }, owner("nodes"))]),
-        source_ranges: BTreeSet::new(),
-        affinity: Affinity::None,
-    };
-    let members = STATIONS.into_iter().filter(|station| station.0.starts_with('m')).map(member).collect();
-    State {
-        version: Version { epoch: 1, number: 1 },
-        pools: BTreeMap::from([(
-            owner("nodes"),
-            Pool { members, checks: BTreeSet::from([Check::Tcp { port }]) },
-        )]),
-        load_balancers: BTreeMap::from([(owner("four"), balancer(VIP)), (owner("six"), balancer(VIP6))]),
-    }
-}
-
-fn show(world: &World, config: &Path) -> String {
-    let balancer = world.namespace("balancer");
-    let output = Command::new("ip")
-        .args(["netns", "exec", &balancer, env!("CARGO_BIN_EXE_ake-xdp"), "show", "--config"])
-        .arg(config)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn metric(world: &World, line: &str) -> String {
-    let text = world.inside("balancer", || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            reqwest::get("http://127.0.0.1:9513/metrics").await.unwrap().text().await.unwrap()
-        })
-    });
-    let found = text.lines().find_map(|found| found.strip_prefix(line));
-    found.unwrap_or_else(|| panic!("{line} in {text}")).trim().to_owned()
-}
 
 #[test]
 fn requests_pass_the_balancer_and_answers_pass_it_by() {
@@ -257,7 +102,7 @@ fn requests_pass_the_balancer_and_answers_pass_it_by() {
     for (client, name) in open.iter_mut().zip(&names).filter(|(_, name)| *name == "m1") {
         assert_eq!(client.who().unwrap(), *name);
     }
-    let shown = show(&world, &config);
+    let shown = run_program(&world, "show", &config).unwrap();
     assert!(shown.contains("m2 192.168.77.22: 0.0 % of new flows"), "{shown}");
     assert!(shown.contains(&reason), "{shown}");
     let m2 = world.serve("m2");
@@ -269,7 +114,7 @@ fn requests_pass_the_balancer_and_answers_pass_it_by() {
     let file = world.folder.path().join("state.json");
     let written = fs::metadata(&file).unwrap().modified().unwrap();
     balancer.stop();
-    assert!(world.is_silent(VIP), "the data plane goes with the program");
+    assert!(world.connect(VIP).is_ok(), "the data plane stays");
     let balancer = Balancer::start(&world, &config);
     for (client, name) in open.iter_mut().zip(&names) {
         assert_eq!(client.who().unwrap(), *name);
@@ -285,10 +130,10 @@ fn requests_pass_the_balancer_and_answers_pass_it_by() {
         driver.apply(&older, &[]).await.unwrap_err()
     });
     assert!(matches!(error, DriverError::Stale { held: Version { epoch: 1, number: 1 }, .. }), "{error}");
-    let stranger = Api::new(&world, &certificates, &self::certificates());
+    let stranger = Api::new(&world, &certificates, &control::certificates());
     let error = stranger.call(async |driver| driver.status().await.unwrap_err());
     assert!(matches!(error, DriverError::Unreachable { .. }), "{error}");
-    let impostor = Api::new(&world, &self::certificates(), &certificates);
+    let impostor = Api::new(&world, &control::certificates(), &certificates);
     let error = impostor.call(async |driver| driver.status().await.unwrap_err());
     assert!(error.to_string().contains("certificate"), "{error}");
 

@@ -4,6 +4,7 @@ use lb_driver::model::{Check, LoadBalancer, Protocol, Version};
 use proptest::{prelude::*, sample};
 
 use super::*;
+use crate::memory;
 
 fn owner(object: &str) -> Owner {
     Owner::new("project", "cluster", object).unwrap()
@@ -76,22 +77,79 @@ fn whole(tables: &Tables) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The tables that survive the process.
+#[derive(Default)]
+struct Kernel {
+    places: BTreeMap<u16, memory::PlaceRecord>,
+    ports: BTreeMap<u32, Identity>,
+}
+
+impl Kernel {
+    fn take(&mut self, write: &Write) {
+        match write {
+            Write::Place(slot, place) => {
+                self.places.insert(*slot, place.record());
+            }
+            Write::CloseMember(slot) => {
+                self.places.entry(*slot).and_modify(|record| *record = Place::closed(*record));
+            }
+            Write::Port(id, identity) => {
+                self.ports.insert(*id, *identity);
+            }
+            Write::ClosePort(id) => {
+                self.ports.remove(id);
+            }
+            _ => {}
+        }
+    }
+
+    /// What another process reads.
+    fn memory(&self) -> Memory {
+        let mut memory = Memory::default();
+        self.places.iter().for_each(|(slot, record)| memory.place(*slot, *record));
+        self.ports.iter().for_each(|(id, identity)| memory.port(*id, memory::port_record(*identity)));
+        memory
+    }
+}
+
 proptest! {
     #[test]
-    fn writes_lead_from_state_to_state_without_a_gap(states in prop::collection::vec(state(), 1..6)) {
+    fn writes_lead_from_state_to_state_without_a_gap(
+        states in prop::collection::vec((state(), any::<bool>()), 1..6),
+    ) {
         let limits = Limits { members: 16, pools: 16, listeners: 16, ..Limits::default() };
         let mut book = Book::new(limits, vec![]);
         let mut tables = Tables::default();
+        let mut kernel = Kernel::default();
         let mut taken = BTreeMap::new();
-        for state in &states {
+        for (state, rebirth) in &states {
+            let rebirth = *rebirth;
             let wanted = book.tables(state, odd_are_ill).unwrap();
             for write in writes(&tables, &wanted) {
                 tables.perform(&write);
+                kernel.take(&write);
                 whole(&tables)?;
             }
             prop_assert_eq!(&tables, &wanted);
             prop_assert_eq!(writes(&tables, &wanted), vec![]);
             prop_assert_eq!(&book.tables(state, odd_are_ill).unwrap(), &wanted, "a second look changes nothing");
+            // another process that takes the tables over gives the same places, and counts on
+            let memory = kernel.memory();
+            let mut heir = Book::new(limits, Vec::new()).recall(&memory);
+            let inherited = heir.tables(state, odd_are_ill).unwrap();
+            prop_assert_eq!((&inherited.places, &inherited.ports), (&wanted.places, &wanted.ports));
+            for write in writes(&Tables::recall(&memory), &inherited) {
+                let resets = matches!(write, Write::ZeroMember(_) | Write::ZeroListener(_) | Write::Place(..));
+                prop_assert!(!resets, "{:?}", write);
+            }
+            if rebirth {
+                book = heir;
+                tables = Tables::recall(&memory);
+                for write in writes(&tables, &inherited) {
+                    tables.perform(&write);
+                    whole(&tables)?;
+                }
+            }
             // a slot with its generation is one machine's for ever
             for (owner, pool) in &state.pools {
                 for (name, member) in &pool.members {

@@ -1,10 +1,13 @@
 //! A small network in namespaces: client - router - switch - balancer and two members. Everything has a name of
 //! its own and goes when the value goes, also when the test fails.
+#![allow(dead_code, reason = "no test uses everything")]
+
+pub(crate) mod control;
 
 use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::{fs::chown, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -13,6 +16,7 @@ use std::{
 };
 
 use nix::{
+    mount::{MntFlags, umount2},
     sched::{CloneFlags, setns},
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -42,6 +46,10 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        // as `ake-xdp prepare` leaves it
+        let pins = folder.path().join("pins");
+        ake_xdp::pins::prepare(&pins).unwrap();
+        chown(&pins, Some(NOBODY), Some(NOBODY)).unwrap();
         let prefix = format!("ake-xdp-{}", std::process::id());
         let mut world = Self { prefix, namespaces: Vec::new(), folder };
         for name in ["client", "switch"].into_iter().chain(STATIONS.map(|station| station.0)) {
@@ -121,6 +129,18 @@ impl World {
         Server::start(member, listener)
     }
 
+    /// Answers datagrams to the VIP with themselves; ends after a second without any.
+    pub(crate) fn echo(&self, member: &'static str) -> thread::JoinHandle<()> {
+        let socket = self.inside(member, || UdpSocket::bind((VIP, PORT)).unwrap());
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        thread::spawn(move || {
+            let mut datagram = [0; 64];
+            while let Ok((length, from)) = socket.recv_from(&mut datagram) {
+                let _ = socket.send_to(&datagram[..length], from);
+            }
+        })
+    }
+
     pub(crate) fn connect(&self, vip: &str) -> std::io::Result<Client> {
         self.connect_within(vip, Duration::from_secs(2))
     }
@@ -154,6 +174,7 @@ impl Drop for World {
         for namespace in &self.namespaces {
             let _ = Command::new("ip").args(["netns", "del", namespace]).status();
         }
+        let _ = umount2(&self.folder.path().join("pins"), MntFlags::MNT_DETACH);
     }
 }
 
@@ -266,7 +287,7 @@ impl Balancer {
             chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let capabilities = capabilities();
-        let child = Command::new("ip")
+        let mut child = Command::new("ip")
             .args(["netns", "exec", &world.namespace("balancer"), "setpriv", "--clear-groups"])
             .args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")])
             .args(
@@ -279,13 +300,23 @@ impl Balancer {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        let balancer = Self { child, log };
-        eventually("ake-xdp is ready", || balancer.log().contains("ready"));
-        balancer
+        let said = || fs::read_to_string(&log).unwrap();
+        eventually("ake-xdp is ready", || {
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none(), "ake-xdp ended: {}", said());
+            said().contains("ready")
+        });
+        Self { child, log }
     }
 
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// As a crash would.
+    pub(crate) fn crash(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// As systemd would.
