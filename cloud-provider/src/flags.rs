@@ -4,6 +4,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Parser};
 
+use crate::services::view::{CLASS, Classes};
+
 /// Names of controllers for `--controllers`, each with what upstream also calls it.
 const CONTROLLERS: [(&str, &str); 5] = [
     ("cloud-node-controller", "cloud-node"),
@@ -35,6 +37,14 @@ pub struct Flags {
     /// before), volume-controller.
     #[arg(long, value_delimiter = ',', default_value = "*", allow_hyphen_values = true, value_parser = controller)]
     pub controllers: Vec<String>,
+
+    /// The spec.loadBalancerClass of Services that get a load balancer of ours.
+    #[arg(long, default_value = CLASS, value_parser = class)]
+    pub load_balancer_class: String,
+
+    /// Whether Services without a spec.loadBalancerClass get one of ours too.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", default_value_t = true, action = ArgAction::Set)]
+    pub default_load_balancer_class: bool,
 
     /// How often everything is compared with the cloud without a reason; nothing is written where nothing differs.
     #[arg(long, default_value = "5m", value_parser = duration, alias = "node-status-update-frequency")]
@@ -151,6 +161,12 @@ impl Flags {
         self.controllers.iter().any(|entry| entry == "*")
     }
 
+    /// Which Services are ours by their class.
+    #[must_use]
+    pub fn classes(&self) -> Classes {
+        Classes { own: self.load_balancer_class.clone(), classless: self.default_load_balancer_class }
+    }
+
     /// The filter for the log.
     #[must_use]
     pub fn filter(&self) -> String {
@@ -165,6 +181,22 @@ impl Flags {
             (None, _) => "trace".to_owned(),
         }
     }
+}
+
+/// As the API server takes it: a label's key.
+fn class(text: &str) -> Result<String, String> {
+    let (prefix, name) = text.rsplit_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
+    let fits = |part: &str, longest: usize, others: &str| {
+        let ends = [part.chars().next(), part.chars().next_back()];
+        part.len() <= longest
+            && ends.iter().all(|end| end.is_some_and(|end| end.is_ascii_alphanumeric()))
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+    };
+    let lower = |prefix: &str| fits(prefix, 253, "-.") && !prefix.contains(char::is_uppercase);
+    if fits(name, 63, "-_.") && prefix.is_none_or(lower) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("expected a label's key, such as {CLASS}"))
 }
 
 fn controller(text: &str) -> Result<String, String> {
@@ -206,6 +238,18 @@ mod tests {
         }
         let error = flags(&["--controllers=routes"]).unwrap_err().to_string();
         assert!(error.contains("routes") && error.contains("node-route-controller"), "{error}");
+    }
+
+    #[test]
+    fn a_class_is_as_the_api_server_takes_it() {
+        for text in ["ake.dev/load-balancer", "internal", "a.example/B_1"] {
+            let flags =
+                flags(&["--load-balancer-class", text, "--default-load-balancer-class=false"]).unwrap();
+            assert_eq!(flags.classes(), Classes { own: text.into(), classless: false });
+        }
+        for text in ["", "a/", "/a", "A.example/lb", "a b", "a/b/c", "-a"] {
+            assert!(class(text).is_err(), "{text}");
+        }
     }
 
     #[test]

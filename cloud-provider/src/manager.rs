@@ -21,7 +21,7 @@ use crate::{
         self,
         controller::News,
         observe::Views,
-        view::{ServiceView, SliceView},
+        view::{Classes, ServiceView, SliceView},
     },
     volumes,
 };
@@ -57,7 +57,7 @@ pub async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
     serve::serve(&flags, health.clone()).await?;
     let cluster = Cluster::connect(flags.kubeconfig.as_deref()).await?;
     let recorder = Recorder::start(cluster.clone());
-    let (views, news, nodes_changed) = watch(&cluster);
+    let (views, news, nodes_changed) = watch(&cluster, flags.classes());
 
     let Some(leadership) = lead(&flags, &cluster, &stop).await? else { return Ok(()) };
     metrics::leading(&flags.leader_elect_resource_name, true);
@@ -200,12 +200,13 @@ impl Manager {
 }
 
 /// Starts the watches; they are warm before we lead.
-fn watch(cluster: &Cluster) -> (Views, Arc<News>, Arc<Notify>) {
+fn watch(cluster: &Cluster, classes: Classes) -> (Views, Arc<News>, Arc<Notify>) {
     let news = Arc::new(News::default());
     let nodes_changed = Arc::new(Notify::new());
     let services = {
         let news = news.clone();
-        cluster.watch(Selector::default(), services::view::service, move |change| news.service(&change))
+        let project = move |service| services::view::service(service, &classes);
+        cluster.watch(Selector::default(), project, move |change| news.service(&change))
     };
     let nodes = {
         let (wake, nodes_changed) = (news.wake.clone(), nodes_changed.clone());

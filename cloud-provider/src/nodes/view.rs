@@ -14,6 +14,9 @@ pub const SHUTDOWN: &str = "node.cloudprovider.kubernetes.io/shutdown";
 /// Put on by the cluster autoscaler before it removes a node.
 pub const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
+/// Put on by an administrator who knows that the node is down for good.
+pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
 /// Keeps a node out of load balancers.
 pub const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
@@ -54,6 +57,8 @@ pub struct NodeView {
     pub shutdown: bool,
     /// Whether the autoscaler is about to remove it.
     pub to_be_deleted: bool,
+    /// Whether an administrator has said that it is down for good.
+    pub out_of_service: bool,
 }
 
 impl NodeView {
@@ -85,7 +90,7 @@ impl NodeView {
     /// Whether it is about to go: it keeps its flows and takes no new ones.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
-        self.deleting || self.to_be_deleted
+        self.deleting || self.to_be_deleted || self.out_of_service
     }
 }
 
@@ -133,6 +138,7 @@ pub fn node(node: Node) -> Option<NodeView> {
         uninitialized: has_taint(UNINITIALIZED),
         shutdown: has_taint(SHUTDOWN),
         to_be_deleted: has_taint(TO_BE_DELETED),
+        out_of_service: has_taint(OUT_OF_SERVICE),
         labels: meta.labels.unwrap_or_default(),
     })
 }

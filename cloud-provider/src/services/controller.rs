@@ -12,18 +12,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     apply::{Hands, Outcome, StepError},
+    changes,
+    drains::Drains,
     holds::Holds,
+    names,
     observe::{Eyes, ObserveError, Views},
     plan::{self, Plan},
     step::{Owner, Step},
     sweep::Sweep,
     view::ServiceView,
     voice::Voice,
-    wanted::{self, World},
+    wanted::World,
 };
 use crate::{
     cloud::{self, Cloud},
-    cluster::{Backoff, Change, Cluster, Leadership, Recorder},
+    cluster::{Backoff, Change, Cluster, Key, Leadership, Recorder},
     metrics,
 };
 
@@ -43,13 +46,29 @@ const POLL: Backoff = Backoff { first: Duration::from_millis(100), longest: Dura
 pub struct News {
     touched: Mutex<BTreeSet<String>>,
     gone: Mutex<BTreeSet<String>>,
+    changes: Mutex<Vec<Told>>,
     /// Wakes the loop.
     pub wake: Arc<Notify>,
 }
 
+/// A change of a Service that is told as an Event: the Service, and the Event's reason and message.
+type Told = (Key, Arc<ServiceView>, &'static str, String);
+
+/// More are not kept: whoever does not lead does not tell them.
+const MOST_CHANGES: usize = 1024;
+
 impl News {
     /// A Service has changed.
     pub fn service(&self, change: &Change<'_, ServiceView>) {
+        if let (Some(old), Some(new)) = (change.old, change.new) {
+            let mut changes = lock(&self.changes);
+            changes.extend(
+                changes::of(old, new)
+                    .into_iter()
+                    .map(|(reason, message)| (change.key.clone(), new.clone(), reason, message)),
+            );
+            changes.truncate(MOST_CHANGES);
+        }
         let (old, new) = (change.old.map(|view| &view.uid), change.new.map(|view| &view.uid));
         if let Some(uid) = new {
             lock(&self.touched).insert(uid.clone());
@@ -103,6 +122,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
         eyes,
         hands,
         holds: Holds::default(),
+        drains: Drains::default(),
         sweep: Sweep::default(),
         begun: Instant::now(),
         gone: BTreeSet::new(),
@@ -124,7 +144,10 @@ pub async fn run(context: Context, stop: CancellationToken) {
                 }
                 polls = if waiting { polls + 1 } else { 0 };
                 let drift = refreshed.map_or(now, |at| at + controller.context.drift_period);
-                let next = controller.holds.next(now).map_or(drift, |next| next.min(drift));
+                let drained =
+                    controller.drains.next(controller.begun.elapsed()).map(|at| controller.begun + at);
+                let due = controller.holds.next(now).into_iter().chain(drained);
+                let next = due.min().map_or(drift, |next| next.min(drift));
                 let next = next.saturating_duration_since(now);
                 if waiting { next.min(POLL.pause(polls)) } else { next }
             }
@@ -189,6 +212,7 @@ struct Controller {
     eyes: Eyes,
     hands: Hands,
     holds: Holds,
+    drains: Drains,
     sweep: Sweep,
     begun: Instant,
     /// UIDs of Services whose end was seen.
@@ -202,12 +226,17 @@ impl Controller {
         for uid in std::mem::take(&mut *lock(&self.context.news.touched)) {
             self.holds.lift(&Owner::Service(uid));
         }
+        for (key, service, reason, message) in std::mem::take(&mut *lock(&self.context.news.changes)) {
+            self.voice.changed(&key, &service, reason, &message);
+        }
         let (mut world, etag) = self.eyes.look(refresh).await?;
         let mut etag = Some(etag);
         self.gone.append(&mut lock(&self.context.news.gone));
         for _ in 0..ROUNDS {
             world.held = self.holds.held(Instant::now()).collect();
+            world.drained = self.drains.over(self.begun.elapsed());
             let mut plan = self.plan(&mut world)?;
+            self.drains.observe(self.begun.elapsed(), &plan.leaving);
             if plan.steps.iter().any(|step| matches!(step, Step::Write { .. })) && etag.is_none() {
                 // The state came with the answer to a batch, which has no ETag to plan from.
                 let cloud = &self.context.cloud;
@@ -252,7 +281,7 @@ impl Controller {
             self.sweep = Sweep::default();
             return Ok(first);
         }
-        let is_gone = |name: &&String| wanted::owner(name).is_some_and(|uid| self.gone.contains(uid));
+        let is_gone = |name: &&String| names::owner(name).is_some_and(|uid| self.gone.contains(uid));
         let (seen, unseen): (BTreeSet<&String>, BTreeSet<&String>) = first.orphans.iter().partition(is_gone);
         let state = &world.state;
         let total = state.addresses.len() + state.load_balancers.len() + state.pools.len();

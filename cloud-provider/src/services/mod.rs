@@ -1,18 +1,25 @@
 //! Services of type LoadBalancer: observe, plan, apply, status.
 
+pub mod addresses;
 pub mod annotations;
 pub mod apply;
+pub mod changes;
 pub mod controller;
+pub mod drains;
 pub mod holds;
+pub mod names;
 pub mod observe;
 pub mod plan;
+mod pools;
 pub mod reference;
 pub mod rules;
+mod share;
 pub mod step;
 pub mod sweep;
 pub mod view;
 pub mod voice;
 pub mod wanted;
+mod writes;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use ake_api_client::Family;
 use k8s_openapi::api::{
     core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
@@ -110,6 +111,7 @@ impl Eyes {
             rules,
             held: BTreeSet::new(),
             ripe: BTreeSet::new(),
+            drained: BTreeSet::new(),
         };
         self.look_again(&mut world);
         Ok((world, etag))
@@ -120,10 +122,10 @@ impl Eyes {
         world.nodes = self.nodes();
         world.services =
             self.views.services.all().into_iter().map(|(key, view)| (key, (*view).clone())).collect();
-        let mut endpoints: BTreeMap<Key, BTreeMap<String, Endpoints>> = BTreeMap::new();
+        let mut endpoints: BTreeMap<(Key, Family), BTreeMap<String, Endpoints>> = BTreeMap::new();
         for (_, slice) in self.views.slices.all() {
             let Some(service) = &slice.service else { continue };
-            let known = endpoints.entry(service.clone()).or_default();
+            let known = endpoints.entry((service.clone(), slice.family)).or_default();
             for (node, count) in &slice.nodes {
                 let sum = known.entry(node.clone()).or_default();
                 sum.ready = sum.ready.saturating_add(count.ready);

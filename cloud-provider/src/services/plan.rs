@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ake_api_client::{Check, ClusterState, LoadBalancer, LoadBalancerRequest, Pool, PoolRequest, Write};
+use ake_api_client::Write;
 
 use super::{
     annotations::Finding,
-    rules,
+    names, rules,
     step::{Owner, Step},
     view::{SENTINEL, ServiceView},
     wanted::{self, Wanted, World},
+    writes,
 };
 use crate::{cluster::Key, nodes::pairs};
 
@@ -28,6 +29,8 @@ pub struct Plan {
     pub without_nodes: Vec<Key>,
     /// Names at ake-api whose Service is not there.
     pub orphans: BTreeSet<String>,
+    /// Members that are about to go, as pool and node, each with the seconds that it has to end.
+    pub leaving: BTreeMap<(String, String), u32>,
     /// Why nothing at all is done.
     pub stopped: Option<String>,
 }
@@ -48,6 +51,7 @@ pub fn plan(world: &World) -> Plan {
         findings: wanted.findings.clone(),
         without_nodes: wanted.without_nodes.clone(),
         orphans: wanted.orphans.clone(),
+        leaving: wanted.leaving.clone(),
         ..Plan::default()
     };
     let deleting = world.state.cluster.deleting;
@@ -56,11 +60,14 @@ pub fn plan(world: &World) -> Plan {
             plan.steps.push(Step::AddFinalizer { service: key.clone(), uid: service.uid.clone() });
         }
     }
-    let (add, remove) = match &world.rules {
-        Some(actual) => rules::difference(&rules::wanted(&world.state, &wanted), actual),
-        None => Default::default(),
+    let admitted = world.rules.as_deref().map(rules::Admitted::new);
+    let (add, remove) = match (&world.rules, &admitted) {
+        (Some(actual), Some(admitted)) => {
+            rules::difference(&rules::wanted(&world.state, &wanted), actual, admitted)
+        }
+        _ => Default::default(),
     };
-    let writes = writes(&world.state, &wanted).into_iter().chain(pairs::writes(world));
+    let writes = writes::writes(&world.state, &wanted).into_iter().chain(pairs::writes(world));
     let allowed = |write: &Write| !deleting || is_deletion(write);
     plan.steps.extend(
         writes.filter(|(_, write)| allowed(write)).map(|(owner, write)| Step::Write { owner, write }),
@@ -70,12 +77,10 @@ pub fn plan(world: &World) -> Plan {
             let owner = uid.map_or(Owner::All, Owner::Service);
             Step::AddRule { owner, spec }
         }));
-    }
-    if !deleting {
         plan.steps.extend(remove.into_iter().map(Step::RemoveRule));
     }
     for (key, service) in &world.services {
-        finish(world, &wanted, key, service, &mut plan);
+        finish(world, &wanted, admitted.as_ref(), key, service, &mut plan);
     }
     plan
 }
@@ -91,103 +96,33 @@ fn is_deletion(write: &Write) -> bool {
     )
 }
 
-/// Writes for load balancers: what is in the way goes first, then what is referred to, then what refers to it,
-/// then what nothing refers to any more.
-fn writes(state: &ClusterState, wanted: &Wanted) -> Vec<(Owner, Write)> {
-    let owner = |name: &str| wanted::owner(name).map_or(Owner::All, |uid| Owner::Service(uid.to_owned()));
-    let misplaced: BTreeSet<&String> = wanted
-        .addresses
-        .iter()
-        .filter(|(name, (_, request))| {
-            state.addresses.get(*name).is_some_and(|actual| match request.address {
-                Some(address) => actual.address != address,
-                None => actual.address.is_ipv6() != (request.family == ake_api_client::Family::V6),
-            })
-        })
-        .map(|(name, _)| name)
-        .collect();
-    let mut writes = Vec::new();
-    let mut push = |name: &str, write: Write| writes.push((owner(name), write));
-
-    for name in state.load_balancers.keys().filter(|name| wanted::owner(name).is_some()) {
-        if !wanted.balancers.contains_key(name) || misplaced.contains(name) {
-            push(name, Write::DeleteLoadBalancer { name: name.clone() });
-        }
-    }
-    for name in state.addresses.keys().filter(|name| wanted::owner(name).is_some()) {
-        if !wanted.addresses.contains_key(name) || misplaced.contains(name) {
-            push(name, Write::DeleteAddress { name: name.clone() });
-        }
-    }
-    for (name, (_, request)) in &wanted.addresses {
-        if !state.addresses.contains_key(name) || misplaced.contains(name) {
-            push(name, Write::PutAddress { name: name.clone(), request: request.clone() });
-        }
-    }
-    for (name, request) in &wanted.pools {
-        let ours = wanted::owner(name).is_some() || wanted::is_shared_pool(name);
-        if ours && state.pools.get(name).is_none_or(|actual| !is_same_pool(actual, request)) {
-            push(name, Write::PutPool { name: name.clone(), request: request.clone() });
-        }
-    }
-    for (name, balancer) in &wanted.balancers {
-        let actual = state.load_balancers.get(name).filter(|_| !misplaced.contains(name));
-        if actual.is_none_or(|actual| !is_same_balancer(actual, &balancer.request)) {
-            push(name, Write::PutLoadBalancer { name: name.clone(), request: balancer.request.clone() });
-        }
-    }
-    for name in state.pools.keys() {
-        let ours = wanted::owner(name).is_some() || wanted::is_shared_pool(name);
-        if ours && !wanted.pools.contains_key(name) {
-            push(name, Write::DeletePool { name: name.clone() });
-        }
-    }
-    writes
-}
-
-fn is_same_pool(actual: &Pool, request: &PoolRequest) -> bool {
-    let members_fit = request.members.as_ref().is_none_or(|wanted| {
-        let fits = |(name, wanted): (&String, &ake_api_client::MemberRequest)| {
-            actual.members.get(name).is_some_and(|member| {
-                (member.address, member.weight, member.draining)
-                    == (wanted.address, wanted.weight, wanted.draining)
-            })
-        };
-        wanted.len() == actual.members.len() && wanted.iter().all(fits)
-    });
-    let set = |checks: &[Check]| checks.iter().cloned().collect::<BTreeSet<_>>();
-    members_fit && set(&actual.checks) == set(&request.checks)
-}
-
-fn is_same_balancer(actual: &LoadBalancer, request: &LoadBalancerRequest) -> bool {
-    fn set<T: Ord>(items: &[T]) -> BTreeSet<&T> {
-        items.iter().collect()
-    }
-    actual.address == request.address
-        && actual.affinity == request.affinity
-        && set(&actual.listeners) == set(&request.listeners)
-        && set(&actual.source_ranges) == set(&request.source_ranges)
-}
-
 /// The status once everything before it is in place, and the finalizer once nothing is left.
-fn finish(world: &World, wanted: &Wanted, key: &Key, service: &ServiceView, plan: &mut Plan) {
+fn finish(
+    world: &World,
+    wanted: &Wanted,
+    admitted: Option<&rules::Admitted>,
+    key: &Key,
+    service: &ServiceView,
+    plan: &mut Plan,
+) {
     let uid = &service.uid;
     if service.is_wanted() {
         if wanted.kept.contains(uid) || world.state.cluster.deleting {
             return;
         }
         let mut addresses = Vec::new();
-        let mine = wanted.balancers.iter().filter(|(_, balancer)| balancer.uid == *uid);
-        for (name, balancer) in mine {
+        // The names are those of a Service that has all of its families; which ones there are tell the wanted ones.
+        let mine = names::all_balancers(uid);
+        for (name, balancer) in mine.iter().filter_map(|name| Some((name, wanted.balancers.get(name)?))) {
             let actual = world.state.load_balancers.get(name);
-            let Some(actual) = actual.filter(|actual| is_same_balancer(actual, &balancer.request)) else {
+            let Some(actual) = actual.filter(|actual| writes::is_same_balancer(actual, &balancer.request))
+            else {
                 return;
             };
-            let admitted = world.rules.as_ref().is_none_or(|actual| rules::admit(actual, balancer));
             if !actual.applied {
                 plan.waiting.insert(key.clone(), actual.reason.clone());
             }
-            if !actual.applied || !admitted {
+            if !actual.applied || !admitted.is_none_or(|admitted| admitted.admit(balancer)) {
                 return;
             }
             addresses.push(actual.vip);
@@ -209,8 +144,12 @@ fn finish(world: &World, wanted: &Wanted, key: &Key, service: &ServiceView, plan
         return;
     }
     let state = &world.state;
-    let mut names = state.addresses.keys().chain(state.load_balancers.keys()).chain(state.pools.keys());
-    if !service.finalizer || names.any(|name| wanted::owner(name) == Some(uid)) {
+    let is_there = |name: &String| {
+        state.addresses.contains_key(name)
+            || state.load_balancers.contains_key(name)
+            || state.pools.contains_key(name)
+    };
+    if !service.finalizer || names::all_of(uid).iter().any(is_there) {
         return;
     }
     if !service.ingress.is_empty() && !service.deleting {

@@ -2,29 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::annotations::{ADDRESS, IMPOSSIBLE, NODE_SELECTOR, OPENSTACK, SOURCE_RANGES, WITHOUT_EFFECT};
-
-/// Annotations that are honoured: name, type, default, meaning.
-const HONOURED: &[(&str, &str, &str, &str)] = &[
-    (
-        ADDRESS,
-        "IP address",
-        "any free one",
-        "A certain VIP of the cluster's blocks. Overrides `spec.loadBalancerIP`.",
-    ),
-    (
-        SOURCE_RANGES,
-        "CIDRs, separated by commas",
-        "everybody",
-        "Clients that are let in, where `spec.loadBalancerSourceRanges` is empty.",
-    ),
-    (
-        NODE_SELECTOR,
-        "`key=value,key`",
-        "all nodes",
-        "Only nodes with these labels carry the Service; a key without a value asks for any.",
-    ),
-];
+use super::annotations::{HONOURED, IMPOSSIBLE, OPENSTACK, WITHOUT_EFFECT};
 
 /// The page, as Markdown.
 #[must_use]
@@ -34,16 +12,17 @@ pub fn page() -> String {
          becomes a Warning Event at the Service, with field, value and expectation.\n\n## Honoured\n\n\
          | annotation | type | default | meaning |\n|---|---|---|---|\n",
     );
-    for (name, kind, default, meaning) in HONOURED {
-        let _ = writeln!(page, "| `{name}` | {kind} | {default} | {meaning} |");
+    for row in HONOURED {
+        let _ = writeln!(page, "| `{}` | {} | {} | {} |", row.name, row.kind, row.default, row.meaning);
     }
     page += "\n## Refused: the Service gets no load balancer\n\n| annotation | expected |\n|---|---|\n";
     for (name, expected) in IMPOSSIBLE {
         let _ = writeln!(page, "| `{OPENSTACK}{name}` | {expected} |");
     }
-    page += "\n## Ignored: they mean nothing under direct server return\n\n";
-    for name in WITHOUT_EFFECT {
-        let _ = writeln!(page, "- `{OPENSTACK}{name}`");
+    page += "\n## Told, and without effect\n\nNor has any other annotation that begins with `loadbalancer.openstack.org/` or \
+             `ake.dev/`; it is told too.\n\n| annotation | expected |\n|---|---|\n";
+    for (name, expected) in WITHOUT_EFFECT {
+        let _ = writeln!(page, "| `{OPENSTACK}{name}` | {expected} |");
     }
     page
 }
@@ -68,14 +47,9 @@ mod tests {
     #[test]
     fn every_annotation_is_in_one_table_only() {
         let page = page();
-        for name in HONOURED.iter().map(|row| row.0.to_owned()).chain(
-            IMPOSSIBLE
-                .iter()
-                .map(|row| row.0)
-                .chain(WITHOUT_EFFECT.iter().copied())
-                .map(|n| format!("{OPENSTACK}{n}")),
-        ) {
-            assert_eq!(page.matches(&format!("`{name}`")).count(), 1, "{name}");
+        let others = IMPOSSIBLE.iter().chain(WITHOUT_EFFECT).map(|row| format!("{OPENSTACK}{}", row.0));
+        for name in HONOURED.iter().map(|row| row.name.to_owned()).chain(others) {
+            assert_eq!(page.matches(&format!("\n| `{name}` |")).count(), 1, "{name}");
         }
     }
 }

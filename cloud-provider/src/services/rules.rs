@@ -1,4 +1,7 @@
 //! The rules of the cluster's security group that Services and health checks need, as a set.
+//!
+//! A rule of somebody else that admits as much or more will do, so an operator who has put one wide rule into the group
+//! is asked for nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +12,10 @@ use ake_api_client::{Check, ClusterState, Family, Listener, Protocol};
 use ipnetwork::IpNetwork;
 use openstack_client::security_groups::{Rule, RuleSpec};
 
-use super::wanted::{self, Wanted, WantedBalancer};
+use super::{
+    names,
+    wanted::{Wanted, WantedBalancer},
+};
 
 /// Description of a rule that lets clients reach a Service's port.
 pub const SERVICE_PORT: &str = "ake: service port";
@@ -44,14 +50,24 @@ impl Admission {
             return None;
         }
         let ethertype = if rule.ethertype == "IPv6" { "IPv6" } else { "IPv4" };
-        let protocol = match rule.protocol.as_deref()? {
-            "6" => "tcp",
-            "17" => "udp",
-            "132" => "sctp",
-            name => name,
-        };
+        let protocol = protocol_name(rule.protocol.as_deref()?);
         let from = rule.remote_ip_prefix.unwrap_or_else(|| everybody(ethertype == "IPv6"));
         Some(Self { ethertype, protocol: protocol.to_owned(), port, from })
+    }
+
+    /// Whether a rule admits this, and may be more.
+    fn is_within(&self, rule: &RuleSpec) -> bool {
+        let ethertype = if rule.ethertype == "IPv6" { "IPv6" } else { "IPv4" };
+        let protocol = rule.protocol.as_deref().map(protocol_name);
+        let from = rule.remote_ip_prefix.unwrap_or_else(|| everybody(ethertype == "IPv6"));
+        rule.direction == "ingress"
+            && rule.remote_group_id.is_none()
+            && ethertype == self.ethertype
+            && protocol.is_none_or(|protocol| protocol == self.protocol || protocol == "any")
+            && rule.port_range_min.is_none_or(|first| first <= self.port)
+            && rule.port_range_max.is_none_or(|last| last >= self.port)
+            && from.prefix() <= self.from.prefix()
+            && from.contains(self.from.network())
     }
 
     fn spec(&self, description: &str) -> RuleSpec {
@@ -65,6 +81,16 @@ impl Admission {
             remote_group_id: None,
             description: description.to_owned(),
         }
+    }
+}
+
+/// Neutron takes numbers for names.
+fn protocol_name(protocol: &str) -> &str {
+    match protocol {
+        "6" => "tcp",
+        "17" => "udp",
+        "132" => "sctp",
+        name => name,
     }
 }
 
@@ -110,11 +136,12 @@ pub fn wanted(state: &ClusterState, wanted: &Wanted) -> WantedRules {
             rules.entry(what).or_insert_with(reason);
         }
     }
-    let ours =
-        wanted.pools.iter().filter(|(name, _)| wanted::owner(name).is_some() || wanted::is_shared_pool(name));
+    let ours = wanted.pools.iter().filter(|(name, _)| names::is_pool_of_services(name));
     for (name, check) in ours.flat_map(|(name, pool)| pool.checks.iter().map(move |check| (name, check))) {
         let port = match check {
-            Check::Tcp { port } | Check::Http { port, .. } | Check::Vip { port, .. } => *port,
+            Check::Tcp { port } | Check::Http { port, .. } => *port,
+            // It is sent from where clients are let in, to where they are let in.
+            Check::Vip { .. } => continue,
         };
         for source in state.cluster.check_sources.iter().filter(|source| {
             // A check comes from an address of the family that it goes to.
@@ -122,30 +149,64 @@ pub fn wanted(state: &ClusterState, wanted: &Wanted) -> WantedRules {
         }) {
             // Neutron takes no second rule for the same, whatever its description.
             let reason =
-                || Reason { description: HEALTH_CHECK, uid: wanted::owner(name).map(ToOwned::to_owned) };
+                || Reason { description: HEALTH_CHECK, uid: names::owner(name).map(ToOwned::to_owned) };
             rules.entry(Admission::new(Protocol::Tcp, port, *source)).or_insert_with(reason);
         }
     }
+    // Rules are counted by quotas: none for some where there is one for all.
+    let for_all: BTreeSet<Admission> = rules.keys().filter(|what| what.from.prefix() == 0).cloned().collect();
+    rules.retain(|what, _| {
+        let everybody = Admission { from: everybody(what.from.is_ipv6()), ..what.clone() };
+        what.from.prefix() == 0 || !for_all.contains(&everybody)
+    });
     rules
 }
 
-/// Whether the group admits all that a load balancer needs.
-#[must_use]
-pub fn admit(actual: &[Rule], balancer: &WantedBalancer) -> bool {
-    let there: BTreeSet<Admission> = actual.iter().filter_map(|rule| Admission::of(&rule.spec)).collect();
-    of_balancer(balancer).iter().all(|what| there.contains(what))
+/// What the group admits.
+pub struct Admitted {
+    exactly: BTreeSet<Admission>,
+    /// Rules that are not ours.
+    others: Vec<RuleSpec>,
+}
+
+impl Admitted {
+    /// By the group's rules.
+    #[must_use]
+    pub fn new(actual: &[Rule]) -> Self {
+        let others = actual.iter().filter(|rule| !is_ours(rule)).map(|rule| rule.spec.clone()).collect();
+        Self { exactly: actual.iter().filter_map(|rule| Admission::of(&rule.spec)).collect(), others }
+    }
+
+    fn has(&self, what: &Admission) -> bool {
+        let for_all = || Admission { from: everybody(what.from.is_ipv6()), ..what.clone() };
+        self.exactly.contains(what)
+            || self.exactly.contains(&for_all())
+            || self.others.iter().any(|rule| what.is_within(rule))
+    }
+
+    /// Whether all is admitted that a load balancer needs.
+    #[must_use]
+    pub fn admit(&self, balancer: &WantedBalancer) -> bool {
+        of_balancer(balancer).iter().all(|what| self.has(what))
+    }
+}
+
+fn is_ours(rule: &Rule) -> bool {
+    rule.spec.description == SERVICE_PORT || rule.spec.description == HEALTH_CHECK
 }
 
 /// What to add, each with the UID of a Service that needs it, and what to remove. A rule of somebody else
 /// that admits the same will do; only ours go.
 #[must_use]
-pub fn difference(wanted: &WantedRules, actual: &[Rule]) -> (Vec<(Option<String>, RuleSpec)>, Vec<Rule>) {
-    let there: BTreeSet<Admission> = actual.iter().filter_map(|rule| Admission::of(&rule.spec)).collect();
-    let missing = wanted.iter().filter(|(what, _)| !there.contains(what));
+pub fn difference(
+    wanted: &WantedRules,
+    actual: &[Rule],
+    admitted: &Admitted,
+) -> (Vec<(Option<String>, RuleSpec)>, Vec<Rule>) {
+    let missing = wanted.iter().filter(|(what, _)| !admitted.has(what));
     let add = missing.map(|(what, why)| (why.uid.clone(), what.spec(why.description))).collect();
     let superfluous = actual.iter().filter(|rule| {
-        let ours = rule.spec.description == SERVICE_PORT || rule.spec.description == HEALTH_CHECK;
-        ours && Admission::of(&rule.spec).is_none_or(|what| !wanted.contains_key(&what))
+        is_ours(rule) && Admission::of(&rule.spec).is_none_or(|what| !wanted.contains_key(&what))
     });
     (add, superfluous.cloned().collect())
 }
@@ -184,8 +245,8 @@ mod tests {
             rule("3", "tcp", 22, Some("0.0.0.0/0"), "ssh"),
             rule("4", "tcp", 22, Some("0.0.0.0/0"), "ake: the template's"),
         ];
-        let (add, remove) =
-            difference(&WantedRules::from([want(80, "0.0.0.0/0"), want(443, "10.0.0.0/8")]), &actual);
+        let wanted = WantedRules::from([want(80, "0.0.0.0/0"), want(443, "10.0.0.0/8")]);
+        let (add, remove) = difference(&wanted, &actual, &Admitted::new(&actual));
         assert_eq!(add.iter().map(|(_, spec)| spec.port_range_min).collect::<Vec<_>>(), [Some(443)]);
         assert_eq!(remove.iter().map(|rule| rule.id.as_str()).collect::<Vec<_>>(), ["2"]);
     }
@@ -193,7 +254,32 @@ mod tests {
     #[test]
     fn another_way_to_write_the_same_will_do() {
         let actual = [rule("1", "6", 80, None, "by hand")];
-        let (add, remove) = difference(&WantedRules::from([want(80, "0.0.0.0/0")]), &actual);
+        let wanted = WantedRules::from([want(80, "0.0.0.0/0")]);
+        let (add, remove) = difference(&wanted, &actual, &Admitted::new(&actual));
         assert!(add.is_empty() && remove.is_empty());
+    }
+
+    #[test]
+    fn one_wide_rule_of_the_operators_will_do() {
+        let mut wide = rule("1", "tcp", 1, None, "all ports");
+        wide.spec.port_range_max = Some(65_535);
+        for (change, does) in [
+            ((|_| {}) as fn(&mut RuleSpec), true),
+            (|spec| spec.protocol = None, true),
+            (|spec| (spec.port_range_min, spec.port_range_max) = (None, None), true),
+            (|spec| spec.remote_ip_prefix = "10.0.0.0/8".parse().ok(), true),
+            (|spec| spec.remote_ip_prefix = "10.1.0.0/16".parse().ok(), false),
+            (|spec| spec.port_range_max = Some(79), false),
+            (|spec| spec.protocol = Some("17".into()), false),
+            (|spec| spec.ethertype = "IPv6".into(), false),
+            (|spec| spec.direction = "egress".into(), false),
+            (|spec| spec.remote_group_id = Some("g".into()), false),
+        ] {
+            let mut actual = [wide.clone()];
+            change(&mut actual[0].spec);
+            let wanted = WantedRules::from([want(80, "10.0.0.0/8")]);
+            let (add, remove) = difference(&wanted, &actual, &Admitted::new(&actual));
+            assert_eq!((add.is_empty(), remove.len()), (does, 0), "{actual:?}");
+        }
     }
 }

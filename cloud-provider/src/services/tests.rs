@@ -1,7 +1,9 @@
 //! Plans against a model of ake-api, Neutron and Kubernetes.
 
 mod model;
+mod nodes;
 mod properties;
+mod vips;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -83,25 +85,14 @@ fn local_services_go_to_nodes_with_endpoints_only() {
     local.local = true;
     world.services.insert(key("web"), local);
     let ready = |ready, ending| Endpoints { ready, ending };
-    world
-        .endpoints
-        .insert(key("web"), BTreeMap::from([("w1".into(), ready(3, 0)), ("w0".into(), ready(0, 1))]));
+    world.endpoints.insert(
+        (key("web"), Family::V4),
+        BTreeMap::from([("w1".into(), ready(3, 0)), ("w0".into(), ready(0, 1))]),
+    );
     let steps = shown(&converge(&mut world));
-    let pool = "set pool local-u1 to w0 (draining), w1 (weight 3), check HTTP 30000/healthz".to_owned();
+    let pool = "set pool local-u1 to w0 (draining), w1 (weight 3), check HTTP 30000/healthz, check TCP 80 of svc-u1".to_owned();
     assert!(steps.contains(&pool), "{steps:?}");
     assert!(!world.state.pools.contains_key("nodes"));
-}
-
-#[test]
-fn a_node_about_to_go_is_drained() {
-    let mut world = world();
-    world.services.insert(key("web"), service("u1"));
-    converge(&mut world);
-    world.nodes.get_mut("w0").unwrap().to_be_deleted = true;
-    assert_eq!(
-        shown(&converge(&mut world)),
-        ["set pool nodes to w0 (draining), w1, check HTTP 10256/healthz"]
-    );
 }
 
 #[test]
@@ -136,7 +127,8 @@ fn what_is_refused_stays_as_it_was() {
         findings,
         [
             "default/web: metadata.annotations[loadbalancer.openstack.org/proxy-protocol] = \"v2\": expected false, or none: \
-          direct server return cannot insert a PROXY header"
+          direct server return cannot insert a PROXY header; pods see the client's address with \
+          externalTrafficPolicy Local"
         ]
     );
 }

@@ -13,8 +13,23 @@ use crate::cluster::Key;
 /// The finalizer of upstream's service controller.
 pub const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 
-/// The `spec.loadBalancerClass` that is ours; so is none at all.
+/// The `spec.loadBalancerClass` that is ours where no flag says otherwise.
 pub const CLASS: &str = "ake.dev/load-balancer";
+
+/// Which Services are ours by their class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Classes {
+    /// The `spec.loadBalancerClass` that is ours.
+    pub own: String,
+    /// Whether those without a class are ours too.
+    pub classless: bool,
+}
+
+impl Default for Classes {
+    fn default() -> Self {
+        Self { own: CLASS.to_owned(), classless: true }
+    }
+}
 
 /// A port of a Service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +56,10 @@ pub struct IngressView {
 pub struct ServiceView {
     /// Its UID.
     pub uid: String,
+    /// When it was created, in microseconds since 1970.
+    pub created: i64,
+    /// Its `spec.type`.
+    pub kind: String,
     /// Whether its type and class ask for a load balancer of ours.
     pub wants: bool,
     /// Whether it carries our finalizer.
@@ -77,11 +96,16 @@ impl ServiceView {
 
 /// What is kept of a Service; nothing if it is none of our business.
 #[must_use]
-pub fn service(service: Service) -> Option<ServiceView> {
+pub fn service(service: Service, classes: &Classes) -> Option<ServiceView> {
     let spec = service.spec.unwrap_or_default();
     let meta = service.metadata;
-    let ours = spec.load_balancer_class.as_deref().is_none_or(|class| class == CLASS);
-    let wants = spec.type_.as_deref() == Some("LoadBalancer") && ours;
+    let is_balanced = spec.type_.as_deref() == Some("LoadBalancer");
+    let ours = match spec.load_balancer_class.as_deref() {
+        Some(class) => class == classes.own,
+        // The API server takes the class away with the type: what is left to clean up may have been ours.
+        None => classes.classless || !is_balanced,
+    };
+    let wants = is_balanced && ours;
     let finalizer = ours && meta.finalizers.iter().flatten().any(|name| name == FINALIZER);
     // One that is always there tells an empty view from an empty cluster.
     if !wants && !finalizer && !is_sentinel(&meta.namespace, &meta.name) {
@@ -93,6 +117,8 @@ pub fn service(service: Service) -> Option<ServiceView> {
     let ingress = service.status.and_then(|status| status.load_balancer).and_then(|status| status.ingress);
     Some(ServiceView {
         uid: meta.uid.unwrap_or_default(),
+        created: meta.creation_timestamp.map_or(0, |time| time.0.as_microsecond()),
+        kind: spec.type_.unwrap_or_default(),
         wants,
         finalizer,
         deleting: meta.deletion_timestamp.is_some(),
@@ -123,9 +149,10 @@ fn is_sentinel(namespace: &Option<String>, name: &Option<String>) -> bool {
 }
 
 fn concerns_us(annotation: &str) -> bool {
-    annotation.starts_with(super::annotations::OPENSTACK)
-        || annotation.starts_with("ake.dev/")
-        || annotation == super::annotations::SOURCE_RANGES
+    use super::annotations::{INTERNAL, OPENSTACK, OURS, SOURCE_RANGES};
+    annotation.starts_with(OPENSTACK)
+        || annotation.starts_with(OURS)
+        || [SOURCE_RANGES, INTERNAL].contains(&annotation)
 }
 
 fn port(port: k8s_openapi::api::core::v1::ServicePort) -> Option<PortView> {
@@ -153,6 +180,8 @@ pub struct Endpoints {
 pub struct SliceView {
     /// The Service.
     pub service: Option<Key>,
+    /// Family of the endpoints' addresses. A Service of two families has slices of both.
+    pub family: Family,
     /// By name of the node.
     pub nodes: BTreeMap<String, Endpoints>,
 }
@@ -162,7 +191,12 @@ pub struct SliceView {
 pub fn slice(slice: EndpointSlice) -> Option<SliceView> {
     let namespace = slice.metadata.namespace?;
     let name = slice.metadata.labels?.remove("kubernetes.io/service-name")?;
-    // A pod may stand in several slices of one Service (one per family); addresses would count it twice.
+    let family = match slice.address_type.as_str() {
+        "IPv4" => Family::V4,
+        "IPv6" => Family::V6,
+        _ => return None,
+    };
+    // A pod may stand in a slice several times.
     let mut pods = BTreeSet::new();
     let mut nodes: BTreeMap<String, Endpoints> = BTreeMap::new();
     for endpoint in slice.endpoints {
@@ -185,7 +219,7 @@ pub fn slice(slice: EndpointSlice) -> Option<SliceView> {
         }
     }
     nodes.retain(|_, count| *count != Endpoints::default());
-    Some(SliceView { service: Some(Key::new(namespace, name)), nodes })
+    Some(SliceView { service: Some(Key::new(namespace, name)), family, nodes })
 }
 
 #[cfg(test)]
@@ -195,19 +229,27 @@ mod tests {
 
     #[test]
     fn only_services_that_concern_us_are_kept() {
-        for (kind, class, finalizers, kept) in [
-            ("LoadBalancer", json!(null), json!([]), true),
-            ("LoadBalancer", json!("ake.dev/load-balancer"), json!([]), true),
-            ("LoadBalancer", json!("other.example/lb"), json!([FINALIZER]), false),
-            ("ClusterIP", json!(null), json!([FINALIZER]), true),
-            ("ClusterIP", json!(null), json!([]), false),
+        let classless = Classes::default();
+        let own_only = Classes { own: "a.example/lb".into(), classless: false };
+        for (classes, kind, class, finalizers, kept) in [
+            (&classless, "LoadBalancer", json!(null), json!([]), true),
+            (&classless, "LoadBalancer", json!("ake.dev/load-balancer"), json!([]), true),
+            (&classless, "LoadBalancer", json!("other.example/lb"), json!([FINALIZER]), false),
+            (&classless, "ClusterIP", json!(null), json!([FINALIZER]), true),
+            (&classless, "ClusterIP", json!(null), json!([]), false),
+            (&own_only, "LoadBalancer", json!(null), json!([]), false),
+            (&own_only, "LoadBalancer", json!(null), json!([FINALIZER]), false),
+            (&own_only, "LoadBalancer", json!("ake.dev/load-balancer"), json!([]), false),
+            (&own_only, "LoadBalancer", json!("a.example/lb"), json!([]), true),
+            // The API server has taken the class away with the type.
+            (&own_only, "ClusterIP", json!(null), json!([FINALIZER]), true),
         ] {
             let object: Service = serde_json::from_value(json!({
                 "metadata": {"namespace": "a", "name": "b", "uid": "u", "finalizers": finalizers},
                 "spec": {"type": kind, "loadBalancerClass": class, "ports": [{"port": 80}]}
             }))
             .unwrap();
-            assert_eq!(service(object).is_some(), kept, "{kind} {class} {finalizers}");
+            assert_eq!(service(object, classes).is_some(), kept, "{classes:?} {kind} {class} {finalizers}");
         }
     }
 
@@ -225,7 +267,7 @@ mod tests {
         }))
         .unwrap();
         let view = slice(object).unwrap();
-        assert_eq!(view.service, Some(Key::new("a", "b")));
+        assert_eq!((view.service, view.family), (Some(Key::new("a", "b")), Family::V4));
         assert_eq!(
             view.nodes,
             BTreeMap::from([

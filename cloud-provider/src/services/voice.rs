@@ -7,10 +7,11 @@ use k8s_openapi::api::core::v1::{Node, Service};
 
 use super::{
     apply::StepError,
+    names,
     plan::Plan,
     step::{Owner, Step},
     view::ServiceView,
-    wanted::{self, World},
+    wanted::World,
 };
 use crate::cluster::{Key, Recorder, Subject};
 
@@ -59,6 +60,11 @@ impl Voice {
         }
     }
 
+    /// A Service's change that is news by itself.
+    pub fn changed(&self, key: &Key, service: &ServiceView, reason: &str, message: &str) {
+        self.normal(Some((key, service)), reason, message);
+    }
+
     /// What is about to be done.
     pub fn announce(&mut self, world: &World, steps: &[Step]) {
         for step in steps {
@@ -94,7 +100,7 @@ impl Voice {
                 let balancers = world.state.load_balancers.iter();
                 let of_pool = balancers
                     .filter(|(_, balancer)| balancer.listeners.iter().any(|listener| listener.pool == *name));
-                let uids = of_pool.filter_map(|(name, _)| wanted::owner(name));
+                let uids = of_pool.filter_map(|(name, _)| names::owner(name));
                 // Services that are being made just now will be told so.
                 for uid in uids.filter(|uid| !self.ensuring.contains(*uid)) {
                     self.normal(

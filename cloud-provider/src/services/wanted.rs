@@ -6,22 +6,16 @@ use std::{
 };
 
 use ake_api_client::{
-    AddressRequest, Affinity, Check, ClusterState, Family, Listener, LoadBalancerRequest, MemberRequest,
-    PoolRequest,
+    AddressRequest, Affinity, ClusterState, Family, Listener, LoadBalancerRequest, PoolRequest,
 };
-use sha2::{Digest, Sha256};
 
 use super::{
-    annotations::{self, ADDRESS, Finding, NodeSelector, Wishes},
+    addresses::{self, Addresses},
+    annotations::{self, Finding, Wishes},
+    names, pools, share,
     view::{Endpoints, ServiceView},
 };
 use crate::{cluster::Key, nodes::view::NodeView};
-
-/// Name of the pool of all nodes.
-pub const NODES: &str = "nodes";
-
-/// kube-proxy's own port, which tells whether the node takes traffic.
-const PROXY_HEALTH_PORT: u16 = 10256;
 
 /// What a decision is made from; all of it was only read.
 #[derive(Debug, Clone)]
@@ -30,8 +24,8 @@ pub struct World {
     pub services: BTreeMap<Key, ServiceView>,
     /// All Nodes by name.
     pub nodes: BTreeMap<String, NodeView>,
-    /// Endpoints of Services by node's name, over all their slices.
-    pub endpoints: BTreeMap<Key, BTreeMap<String, Endpoints>>,
+    /// Endpoints of Services by node's name, over all their slices of a family.
+    pub endpoints: BTreeMap<(Key, Family), BTreeMap<String, Endpoints>>,
     /// Neutron ports of servers, by server's id.
     pub ports: BTreeMap<String, Vec<ServerPort>>,
     /// What ake-api has.
@@ -42,6 +36,8 @@ pub struct World {
     pub held: BTreeSet<String>,
     /// Names at ake-api whose Service is gone, and that may be removed by now.
     pub ripe: BTreeSet<String>,
+    /// Members of pools that have had their time to end, each as pool and node.
+    pub drained: BTreeSet<(String, String)>,
 }
 
 /// A Neutron port of a server.
@@ -76,10 +72,14 @@ pub struct WantedBalancer {
 /// All that shall be at ake-api for Services.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// Addresses by name, each with its Service's UID.
+    /// Addresses by name, each with the UID of a Service that it is for.
     pub addresses: BTreeMap<String, (String, AddressRequest)>,
+    /// Names of addresses that stayed with a Service's name and that it does not want to keep.
+    pub given_back: BTreeSet<String>,
     /// Pools by name.
     pub pools: BTreeMap<String, PoolRequest>,
+    /// Members that are about to go, as pool and node, each with the seconds that it has to end.
+    pub leaving: BTreeMap<(String, String), u32>,
     /// Load balancers by name.
     pub balancers: BTreeMap<String, WantedBalancer>,
     /// Whether addresses that load balancers send to are IPv6; both values where there are both.
@@ -94,59 +94,19 @@ pub struct Wanted {
     pub without_nodes: Vec<Key>,
 }
 
-/// Names of a Service's addresses and load balancers (both are called the same), by family.
-#[must_use]
-pub fn balancer_names(uid: &str, families: &[Family]) -> Vec<(String, Family)> {
-    let name = |(index, family): (usize, &Family)| {
-        let name = match (index, family) {
-            (0, _) => format!("svc-{uid}"),
-            (_, Family::V4) => format!("svc-{uid}-ipv4"),
-            (_, Family::V6) => format!("svc-{uid}-ipv6"),
-        };
-        (name, *family)
-    };
-    families.iter().enumerate().map(name).collect()
+/// A Service that shall have a load balancer, read.
+pub(super) struct Draft<'a> {
+    pub(super) key: &'a Key,
+    pub(super) service: &'a ServiceView,
+    pub(super) wishes: Wishes,
+    pub(super) families: Vec<Family>,
+    findings: Vec<Finding>,
 }
 
-/// Name of the pool of a Service with `externalTrafficPolicy: Local`.
-#[must_use]
-pub fn local_pool_name(uid: &str) -> String {
-    format!("local-{uid}")
-}
-
-/// UID of the Service that an object at ake-api is for, if it is one of a Service.
-#[must_use]
-pub fn owner(name: &str) -> Option<&str> {
-    let rest = name.strip_prefix("svc-").or_else(|| name.strip_prefix("local-"))?;
-    let rest = rest.strip_suffix("-ipv4").or_else(|| rest.strip_suffix("-ipv6")).unwrap_or(rest);
-    Some(rest)
-}
-
-/// Whether a pool is one of those that Services share.
-#[must_use]
-pub fn is_shared_pool(name: &str) -> bool {
-    name == NODES || name.strip_prefix("nodes-").is_some_and(|hash| hash.len() == 12)
-}
-
-fn shared_pool_name(selector: &NodeSelector) -> String {
-    if selector.is_empty() {
-        return NODES.to_owned();
+impl Draft<'_> {
+    fn is_refused(&self) -> bool {
+        self.findings.iter().any(|finding| finding.refused)
     }
-    let mut hash = Sha256::new();
-    for (key, value) in selector {
-        hash.update(key);
-        hash.update([0, u8::from(value.is_some())]);
-        hash.update(value.as_deref().unwrap_or_default());
-        hash.update([0]);
-    }
-    let hash: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    format!("nodes-{hash}")
-}
-
-fn is_selected(node: &NodeView, selector: &NodeSelector) -> bool {
-    selector.iter().all(|(key, value)| {
-        node.labels.get(key).is_some_and(|actual| value.as_ref().is_none_or(|value| value == actual))
-    })
 }
 
 /// Works out what shall be.
@@ -158,164 +118,142 @@ pub fn wanted(world: &World) -> Wanted {
         node_families.extend([false, true]);
     }
     let mut wanted = Wanted { node_families, ..Wanted::default() };
-    for (key, service) in &world.services {
-        if !service.is_wanted() {
-            continue;
+    let mut drafts: Vec<Draft<'_>> = world
+        .services
+        .iter()
+        .filter(|(_, service)| service.is_wanted())
+        .map(|(key, service)| draft(world, key, service))
+        .collect();
+    let able = drafts.iter().filter(|draft| !draft.is_refused());
+    let mut conflicts = share::conflicts(&world.state, able);
+    let mut chosen = Addresses::new(&world.state, drafts.iter());
+    for draft in &mut drafts {
+        draft.findings.extend(conflicts.remove(draft.key));
+        let held = world.held.contains(&draft.service.uid);
+        if !draft.is_refused() && !held {
+            match chosen.choose(draft) {
+                Ok(addresses) => want_service(world, draft, addresses, &mut wanted),
+                Err(finding) => draft.findings.push(finding),
+            }
         }
-        let (wishes, mut findings) = annotations::read(service);
-        let (families, missing) = families(world, service);
-        findings.extend(missing);
-        findings.extend(outside_our_blocks(world, &wishes, &families));
-        let refused = findings.iter().any(|finding| finding.refused);
-        wanted.findings.extend(findings.into_iter().map(|finding| (key.clone(), finding)));
-        if refused || world.held.contains(&service.uid) {
-            wanted.kept.insert(service.uid.clone());
-        } else {
-            want_service(world, key, service, &wishes, &families, &mut wanted);
+        if draft.is_refused() || held {
+            wanted.kept.insert(draft.service.uid.clone());
         }
+        let findings = std::mem::take(&mut draft.findings);
+        wanted.findings.extend(findings.into_iter().map(|finding| (draft.key.clone(), finding)));
     }
-    let known: BTreeSet<&String> = world.services.values().map(|service| &service.uid).collect();
-    let state = &world.state;
-    let names = state.addresses.keys().chain(state.load_balancers.keys()).chain(state.pools.keys());
-    for name in names.filter(|name| !world.ripe.contains(*name)) {
-        if let Some(uid) = owner(name).filter(|uid| !known.contains(&(*uid).to_owned())) {
-            wanted.kept.insert(uid.to_owned());
-            wanted.orphans.insert(name.clone());
-        }
-    }
-    keep_as_it_is(state, &mut wanted);
+    keep_orphans(world, &mut wanted);
+    keep_as_it_is(&world.state, &mut wanted);
+    addresses::inherit(&world.state, &mut wanted);
     wanted
 }
 
+fn draft<'a>(world: &World, key: &'a Key, service: &'a ServiceView) -> Draft<'a> {
+    let (wishes, mut findings) = annotations::read(service);
+    let (mut families, missing) = families(&world.state, service);
+    findings.extend(missing);
+    findings.extend(addresses::findings(&world.state, &wishes, &families));
+    families.retain(|family| {
+        // An empty list would let in everybody.
+        let of_family = |range: &ipnetwork::IpNetwork| range.is_ipv6() == (*family == Family::V6);
+        let admitted = wishes.source_ranges.is_empty() || wishes.source_ranges.iter().any(of_family);
+        if !admitted {
+            let ranges: Vec<_> = wishes.source_ranges.iter().map(ToString::to_string).collect();
+            findings.push(Finding::ignored(
+                "spec.loadBalancerSourceRanges",
+                ranges.join(","),
+                format!(
+                    "a range of {} too: without one there is no load balancer of that family",
+                    text(*family)
+                ),
+            ));
+        }
+        admitted
+    });
+    Draft { key, service, wishes, families, findings }
+}
+
 /// The families that can be had, and what is wrong with the others.
-fn families(world: &World, service: &ServiceView) -> (Vec<Family>, Vec<Finding>) {
+fn families(state: &ClusterState, service: &ServiceView) -> (Vec<Family>, Vec<Finding>) {
     let has = |family: Family| {
-        world.state.cluster.vip_blocks.iter().any(|block| block.is_ipv6() == (family == Family::V6))
+        state.cluster.vip_blocks.iter().any(|block| block.is_ipv6() == (family == Family::V6))
     };
     let (had, lacking): (Vec<Family>, Vec<Family>) =
         service.families.iter().partition(|family| has(**family));
-    let findings = lacking.into_iter().map(|family| {
-        let text = if family == Family::V6 { "IPv6" } else { "IPv4" };
-        Finding {
-            field: "spec.ipFamilies".to_owned(),
-            value: text.to_owned(),
-            expected: format!("a family of the cluster's VIP blocks, which are {}", blocks(&world.state)),
-            refused: had.is_empty(),
-        }
+    let findings = lacking.into_iter().map(|family| Finding {
+        field: "spec.ipFamilies".to_owned(),
+        value: text(family).to_owned(),
+        expected: format!("a family of the cluster's VIP blocks, which are {}", addresses::blocks(state)),
+        refused: had.is_empty(),
     });
     let findings = findings.collect();
     (had, findings)
 }
 
-fn blocks(state: &ClusterState) -> String {
-    let blocks: Vec<_> = state.cluster.vip_blocks.iter().map(ToString::to_string).collect();
-    if blocks.is_empty() { "none".to_owned() } else { blocks.join(", ") }
-}
-
-fn outside_our_blocks(world: &World, wishes: &Wishes, families: &[Family]) -> Option<Finding> {
-    let address = wishes.address?;
-    let family = if address.is_ipv6() { Family::V6 } else { Family::V4 };
-    let inside = world.state.cluster.vip_blocks.iter().any(|block| block.contains(address));
-    if inside && families.contains(&family) {
-        return None;
+/// A family, as Kubernetes writes it.
+fn text(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
     }
-    Some(Finding {
-        field: format!("spec.loadBalancerIP or metadata.annotations[{ADDRESS}]"),
-        value: address.to_string(),
-        expected: format!(
-            "an address of the Service's families in the cluster's VIP blocks {}",
-            blocks(&world.state)
-        ),
-        refused: true,
-    })
 }
 
 fn want_service(
     world: &World,
-    key: &Key,
-    service: &ServiceView,
-    wishes: &Wishes,
-    families: &[Family],
+    draft: &Draft<'_>,
+    addresses: Vec<(String, AddressRequest)>,
     wanted: &mut Wanted,
 ) {
+    let Draft { key, service, wishes, families, .. } = draft;
     let uid = &service.uid;
-    let candidates: BTreeMap<&String, &NodeView> = world
-        .nodes
-        .iter()
-        .filter(|(_, node)| node.is_included() && is_selected(node, &wishes.node_selector))
-        .filter(|(_, node)| node.server_id().is_some() && node.internal_address().is_some())
-        // ake-api refuses a member whose address is no port's of the project.
-        .filter(|(_, node)| world.ports.is_empty() || world.port_of(node).is_some())
-        .collect();
-    if candidates.is_empty() {
-        wanted.without_nodes.push(key.clone());
+    for family in [Family::V4, Family::V6] {
+        wanted.given_back.insert(names::kept_address(key, family));
     }
-    let (pool, request) = if service.local {
-        let endpoints = world.endpoints.get(key);
-        let members = candidates.iter().filter_map(|(name, node)| {
-            let count = endpoints?.get(*name)?;
-            Some(((*name).clone(), member(world, node, count.ready.max(1), count.ready == 0)?))
-        });
-        let check =
-            service.health_check_node_port.map(|port| Check::Http { port, path: "/healthz".to_owned() });
-        let checks = check.into_iter().collect();
-        let is_blind = world.endpoints.is_empty() || world.nodes.is_empty();
-        (local_pool_name(uid), PoolRequest { members: (!is_blind).then(|| members.collect()), checks })
-    } else {
-        let members = candidates
+    if !pools::has_nodes(world, wishes) {
+        wanted.without_nodes.push((*key).clone());
+    }
+    let balancers = names::balancers(uid, families);
+    for (index, ((name, family), (address, request))) in balancers.into_iter().zip(addresses).enumerate() {
+        let pool = pools::want(world, draft, index, family, &address, wanted);
+        wanted.given_back.remove(&address);
+        let known = wanted.addresses.entry(address.clone()).or_insert_with(|| (uid.clone(), request.clone()));
+        known.1.address = known.1.address.or(request.address);
+        let listeners: BTreeSet<Listener> = service
+            .ports
             .iter()
-            .filter_map(|(name, node)| Some(((*name).clone(), member(world, node, 1, false)?)));
-        let checks = vec![Check::Http { port: PROXY_HEALTH_PORT, path: "/healthz".to_owned() }];
-        // A cluster without any Node is more likely a view that failed: then members stay.
-        let members = (!world.nodes.is_empty()).then(|| members.collect());
-        (shared_pool_name(&wishes.node_selector), PoolRequest { members, checks })
-    };
-    wanted.pools.insert(pool.clone(), request);
-
-    let listeners: BTreeSet<Listener> = service
-        .ports
-        .iter()
-        .filter_map(|port| Some(Listener { protocol: port.protocol?, port: port.port, pool: pool.clone() }))
-        .collect();
-    for (name, family) in balancer_names(uid, families) {
-        let address = wishes.address.filter(|address| address.is_ipv6() == (family == Family::V6));
-        wanted.addresses.insert(name.clone(), (uid.clone(), AddressRequest { address, family }));
+            .filter_map(|port| {
+                Some(Listener { protocol: port.protocol?, port: port.port, pool: pool.clone() })
+            })
+            .collect();
         let of_family = |range: &&ipnetwork::IpNetwork| range.is_ipv6() == (family == Family::V6);
         let request = LoadBalancerRequest {
-            address: name.clone(),
-            listeners: listeners.iter().cloned().collect(),
+            address,
+            listeners: listeners.into_iter().collect(),
             source_ranges: wishes.source_ranges.iter().filter(of_family).copied().collect(),
-            affinity: if service.client_affinity { Affinity::ClientIp } else { Affinity::None },
+            affinity: if wishes.client_affinity { Affinity::ClientIp } else { Affinity::None },
         };
-        if request.source_ranges.is_empty() && !wishes.source_ranges.is_empty() {
-            // Nobody of this family is let in; an empty list would let in everybody.
-            wanted.addresses.remove(&name);
-            continue;
-        }
         wanted.balancers.insert(name, WantedBalancer { uid: uid.clone(), family, request });
     }
 }
 
-fn member(world: &World, node: &NodeView, weight: u16, ending: bool) -> Option<MemberRequest> {
-    Some(MemberRequest {
-        address: node.internal_address()?,
-        weight,
-        draining: ending || node.is_leaving(),
-        port: world.port_of(node).map(|port| port.id.clone()),
-    })
+/// What has no Service stays until it is sure that it is gone.
+fn keep_orphans(world: &World, wanted: &mut Wanted) {
+    let known: BTreeSet<&str> = world.services.values().map(|service| service.uid.as_str()).collect();
+    let state = &world.state;
+    let names = state.addresses.keys().chain(state.load_balancers.keys()).chain(state.pools.keys());
+    for name in names.filter(|name| !world.ripe.contains(*name)) {
+        if let Some(uid) = names::owner(name).filter(|uid| !known.contains(uid)) {
+            wanted.kept.insert(uid.to_owned());
+            wanted.orphans.insert(name.clone());
+        }
+    }
 }
 
 /// What stands at ake-api for Services that we do not touch now is wanted as it stands.
 fn keep_as_it_is(state: &ClusterState, wanted: &mut Wanted) {
-    let is_kept = |name: &str, kept: &BTreeSet<String>| owner(name).is_some_and(|uid| kept.contains(uid));
-    for (name, address) in &state.addresses {
-        if is_kept(name, &wanted.kept) {
-            let uid = owner(name).unwrap_or_default().to_owned();
-            let family = if address.address.is_ipv6() { Family::V6 } else { Family::V4 };
-            let request = AddressRequest { address: Some(address.address), family };
-            wanted.addresses.insert(name.clone(), (uid, request));
-        }
-    }
+    let is_kept =
+        |name: &str, kept: &BTreeSet<String>| names::owner(name).is_some_and(|uid| kept.contains(uid));
+    let mut used: BTreeSet<(&String, &str)> = BTreeSet::new();
     for (name, balancer) in &state.load_balancers {
         if is_kept(name, &wanted.kept) {
             let request = LoadBalancerRequest {
@@ -324,9 +262,21 @@ fn keep_as_it_is(state: &ClusterState, wanted: &mut Wanted) {
                 source_ranges: balancer.source_ranges.clone(),
                 affinity: balancer.affinity,
             };
-            let uid = owner(name).unwrap_or_default().to_owned();
+            let uid = names::owner(name).unwrap_or_default();
             let family = if balancer.vip.is_ipv6() { Family::V6 } else { Family::V4 };
-            wanted.balancers.insert(name.clone(), WantedBalancer { uid, family, request });
+            used.insert((&balancer.address, uid));
+            wanted.balancers.insert(name.clone(), WantedBalancer { uid: uid.to_owned(), family, request });
+        }
+    }
+    for name in state.addresses.keys().filter(|name| is_kept(name, &wanted.kept)) {
+        used.insert((name, names::owner(name).unwrap_or_default()));
+    }
+    for (name, uid) in used {
+        if let Some(address) = state.addresses.get(name).filter(|_| names::holder(name).is_some()) {
+            let family = if address.address.is_ipv6() { Family::V6 } else { Family::V4 };
+            let request = AddressRequest { address: Some(address.address), family };
+            // Others who share it get no other one as long as this one is here.
+            wanted.addresses.insert(name.clone(), (uid.to_owned(), request));
         }
     }
     let used: BTreeSet<String> = wanted
@@ -339,37 +289,5 @@ fn keep_as_it_is(state: &ClusterState, wanted: &mut Wanted) {
             // Without members the set stays as it is.
             wanted.pools.insert(name.clone(), PoolRequest { members: None, checks: pool.checks.clone() });
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn owners_are_read_from_names() {
-        for (name, uid) in [
-            ("svc-6f3a", Some("6f3a")),
-            ("svc-6f3a-ipv6", Some("6f3a")),
-            ("local-6f3a", Some("6f3a")),
-            ("api", None),
-            ("nodes", None),
-            ("masters", None),
-        ] {
-            assert_eq!(owner(name), uid, "{name}");
-        }
-    }
-
-    #[test]
-    fn selectors_have_pools_of_their_own() {
-        let none = shared_pool_name(&NodeSelector::new());
-        let key = shared_pool_name(&NodeSelector::from([("a".to_owned(), None)]));
-        let empty = shared_pool_name(&NodeSelector::from([("a".to_owned(), Some(String::new()))]));
-        assert_eq!(none, NODES);
-        assert_ne!(key, empty);
-        for name in [none, key, empty] {
-            assert!(is_shared_pool(&name), "{name}");
-        }
-        assert!(!is_shared_pool("masters") && !is_shared_pool("nodes-of-heat"));
     }
 }

@@ -1,15 +1,19 @@
 //! A cluster in memory: what ake-api, Neutron and Kubernetes would make of each step, and what they would refuse.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ake_api_client::*;
 use openstack_client::security_groups::Rule;
 
 use super::super::{
+    names::owner,
     plan::plan,
     step::Step,
     view::{IngressView, PortView, SENTINEL, ServiceView},
-    wanted::{ServerPort, World, owner},
+    wanted::{ServerPort, World},
 };
 use crate::{
     cluster::Key,
@@ -29,6 +33,12 @@ pub(super) fn service(uid: &str) -> ServiceView {
         health_check_node_port: Some(30_000),
         ..ServiceView::default()
     }
+}
+
+/// A Service with annotations.
+pub(super) fn annotated(uid: &str, annotations: &[(&str, &str)]) -> ServiceView {
+    let annotations = annotations.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    ServiceView { annotations: annotations.collect(), ..service(uid) }
 }
 
 pub(super) fn node(index: u8) -> NodeView {
@@ -60,7 +70,7 @@ pub(super) fn world() -> World {
     let mut world = World {
         services: BTreeMap::from([(Key::new(SENTINEL.0, SENTINEL.1), ServiceView::default())]),
         nodes: BTreeMap::new(),
-        endpoints: BTreeMap::from([(Key::new(SENTINEL.0, SENTINEL.1), BTreeMap::new())]),
+        endpoints: BTreeMap::from([((Key::new(SENTINEL.0, SENTINEL.1), Family::V4), BTreeMap::new())]),
         ports: BTreeMap::new(),
         state: ClusterState {
             cluster: Cluster {
@@ -82,6 +92,7 @@ pub(super) fn world() -> World {
         rules: Some(Vec::new()),
         held: BTreeSet::new(),
         ripe: BTreeSet::new(),
+        drained: BTreeSet::new(),
     };
     for index in 0..2 {
         put_node(&mut world, index, node(index));
@@ -143,8 +154,10 @@ pub(super) fn take_write(state: &mut ClusterState, write: &Write) {
         Write::PutAddress { name, request } => {
             assert!(!state.cluster.deleting);
             let taken: BTreeSet<_> = state.addresses.values().map(|address| address.address).collect();
-            let free =
-                (18..30).map(|n| format!("203.0.113.{n}").parse().unwrap()).find(|a| !taken.contains(a));
+            let v4 = (18..30).map(|n| format!("203.0.113.{n}").parse().unwrap());
+            let v6 = (1..30).map(|n| format!("2001:db8:113::{n:x}").parse().unwrap());
+            let of_family = v4.chain(v6).filter(|a: &IpAddr| a.is_ipv6() == (request.family == Family::V6));
+            let free = of_family.into_iter().find(|a| !taken.contains(a));
             let address = request.address.or(free).expect("the block is used up");
             assert!(!taken.contains(&address), "{address} is taken");
             state.addresses.insert(name, Address { address });
@@ -154,7 +167,7 @@ pub(super) fn take_write(state: &mut ClusterState, write: &Write) {
                 state.load_balancers.values().all(|balancer| balancer.address != name),
                 "{name} is in use"
             );
-            assert!(state.addresses.remove(&name).is_some());
+            assert!(state.addresses.remove(&name).is_some(), "{name}");
         }
         Write::PutPool { name, request } => {
             let members = request.members.map(|members| {
@@ -184,6 +197,18 @@ pub(super) fn take_write(state: &mut ClusterState, write: &Write) {
                 assert!(state.pools.contains_key(&listener.pool), "{name} needs pool {}", listener.pool);
             }
             let vip = state.addresses[&request.address].address;
+            for (other, has) in
+                state.load_balancers.iter().filter(|(other, has)| **other != name && has.vip == vip)
+            {
+                let ports = |listeners: &[Listener]| -> BTreeSet<_> {
+                    listeners.iter().map(|l| (l.protocol, l.port)).collect()
+                };
+                assert!(
+                    ports(&has.listeners).is_disjoint(&ports(&request.listeners)),
+                    "{name} and {other} want the same"
+                );
+            }
+            assert!(request.source_ranges.iter().all(|range| range.is_ipv6() == vip.is_ipv6()), "{name}");
             let mut listeners = request.listeners;
             listeners.reverse();
             let balancer = LoadBalancer {

@@ -8,9 +8,10 @@ use proptest::prelude::*;
 use super::{
     super::{
         annotations,
+        names::{self, Holder, owner},
         plan::plan,
         view::{Endpoints, PortView, ServiceView},
-        wanted::{World, owner},
+        wanted::World,
     },
     model::{converge, key, node, put_node, world},
 };
@@ -27,6 +28,12 @@ prop_compose! {
         ranges in prop::sample::subsequence(vec!["10.0.0.0/8", "192.0.2.0/24", "nonsense"], 0..2),
         selector in prop::option::weighted(0.2, Just("disk=fast")),
         broken in prop::bool::weighted(0.1),
+        other in prop::sample::select(vec![
+            None, None, None,
+            Some((annotations::SHARE, "k")), Some((annotations::RETAIN, "true")),
+            Some((annotations::RANGE, "203.0.113.24/30")), Some((annotations::ADDRESS, "203.0.113.28")),
+            Some((annotations::HEALTH_CHECK, "vip")), Some((annotations::HEALTH_CHECK, "none")),
+        ]),
     ) -> ServiceView {
         let protocols = [(Protocol::Tcp, "TCP"), (Protocol::Udp, "UDP"), (Protocol::Sctp, "SCTP")];
         let port = |(protocol, port): (u8, u16)| {
@@ -37,6 +44,7 @@ prop_compose! {
         if let Some(selector) = selector {
             annotations.insert(annotations::NODE_SELECTOR.to_owned(), selector.to_owned());
         }
+        annotations.extend(other.map(|(name, value)| (name.to_owned(), value.to_owned())));
         if broken {
             annotations.insert("loadbalancer.openstack.org/x-forwarded-for".to_owned(), "true".to_owned());
         }
@@ -105,7 +113,10 @@ fn stage(world: &mut World, (services, nodes, endpoints): Scene) {
         }
         let counts = endpoints.iter().enumerate().filter(|(_, count)| **count > 0);
         let counts = counts.map(|(node, count)| (format!("w{node}"), Endpoints { ready: *count, ending: 0 }));
-        world.endpoints.insert(key, counts.collect());
+        let counts: BTreeMap<_, _> = counts.collect();
+        for family in [Family::V4, Family::V6] {
+            world.endpoints.insert((key.clone(), family), counts.clone());
+        }
     }
 }
 
@@ -115,6 +126,7 @@ proptest! {
     #[test]
     fn from_anything_to_anything_there_is_an_end(first in any_scene(), second in any_scene()) {
         let mut world = world();
+        world.state.cluster.vip_blocks.push("2001:db8:113::/124".parse().unwrap());
         let heats = world.state.clone();
         for scene in [first, second] {
             stage(&mut world, scene);
@@ -126,14 +138,25 @@ proptest! {
             prop_assert_eq!(&state.load_balancers["api"], &heats.load_balancers["api"]);
             prop_assert_eq!(&state.pools["masters"], &heats.pools["masters"]);
             for service in world.services.values().filter(|service| service.wants) {
-                let vip = state.load_balancers.get(&format!("svc-{}", service.uid)).map(|b| b.vip);
-                if let Some(ingress) = service.ingress.first() {
-                    prop_assert_eq!(ingress.ip, vip);
-                }
+                let vips = names::all_balancers(&service.uid);
+                let vips: Vec<_> = vips.iter().filter_map(|name| Some(state.load_balancers.get(name)?.vip)).collect();
+                let published: Vec<_> = service.ingress.iter().filter_map(|entry| entry.ip).collect();
+                prop_assert!(published.is_empty() || published == vips, "{:?} {:?}", published, vips);
             }
             // Whatever is there has its Service, which will be asked before it goes.
             for uid in state.addresses.keys().filter_map(|name| owner(name)) {
                 prop_assert!(world.services.values().any(|service| service.uid == uid && service.finalizer));
+            }
+            // Whoever leaves has gone once it has had the time, and nothing else has changed.
+            world.drained = plan(&world).leaving.into_keys().collect();
+            converge(&mut world);
+            prop_assert_eq!(plan(&world).leaving.len(), 0);
+            world.drained.clear();
+            prop_assert_eq!(plan(&world).steps, vec![]);
+
+            let state = &world.state;
+            for address in state.addresses.keys().filter(|name| names::holder(name) == Some(Holder::Shared)) {
+                prop_assert!(state.load_balancers.values().any(|balancer| balancer.address == *address));
             }
             if state.load_balancers.len() == 1 {
                 prop_assert_eq!(world.rules.as_deref(), Some([].as_slice()));

@@ -1,0 +1,163 @@
+//! The sets of nodes behind Services, and how nodes are checked.
+
+use ake_api_client::{Check, ClusterState, Family, MemberRequest, PoolRequest, Protocol};
+use ipnetwork::IpNetwork;
+
+use super::{
+    annotations::{HealthCheck, NodeSelector, Wishes},
+    names,
+    view::ServiceView,
+    wanted::{Draft, Wanted, World},
+};
+use crate::nodes::view::NodeView;
+
+/// kube-proxy's own port, which tells whether the node takes traffic.
+const PROXY_HEALTH_PORT: u16 = 10256;
+
+/// kube-proxy's path on both of its health ports.
+const PATH: &str = "/healthz";
+
+/// How a node stands to a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It takes new flows.
+    In,
+    /// It keeps the flows that it has.
+    Leaving,
+    /// It has no place there.
+    Out,
+}
+
+/// Whether there is any node that could carry the Service.
+pub(super) fn has_nodes(world: &World, wishes: &Wishes) -> bool {
+    world.nodes.values().any(|node| is_able(world, node) && is_chosen(node, &wishes.node_selector))
+}
+
+/// Puts the pool that one of a Service's families needs among what is wanted; its name.
+pub(super) fn want(
+    world: &World,
+    draft: &Draft<'_>,
+    index: usize,
+    family: Family,
+    address: &str,
+    wanted: &mut Wanted,
+) -> String {
+    let Draft { key, service, wishes, .. } = draft;
+    let health =
+        wishes.health_check.unwrap_or(if service.local { HealthCheck::Vip } else { HealthCheck::Node });
+    let is_own = service.local || health == HealthCheck::Vip;
+    let name = if is_own {
+        names::own_pool(&service.uid, index, family)
+    } else {
+        names::shared_pool(&wishes.node_selector, health != HealthCheck::None)
+    };
+    if wanted.pools.contains_key(&name) {
+        // Of those that share it, the one that gives the most time counts.
+        let members = world.state.pools.get(&name).into_iter().flat_map(|pool| pool.members.keys());
+        for member in members {
+            if let Some(seconds) = wanted.leaving.get_mut(&(name.clone(), member.clone())) {
+                *seconds = (*seconds).max(wishes.drain_seconds);
+            }
+        }
+        return name;
+    }
+    let mut members = Vec::new();
+    let mut add = |node_name: &String, node: &NodeView, weight: u16, ending: bool| {
+        let standing = standing(world, &name, node_name, node, &wishes.node_selector);
+        if !is_staying(node, &wishes.node_selector) && is_member(world, &name, node_name) {
+            wanted.leaving.insert((name.clone(), node_name.clone()), wishes.drain_seconds);
+        }
+        if let (Standing::In | Standing::Leaving, Some(address)) = (standing, node.internal_address()) {
+            let draining = ending || standing == Standing::Leaving;
+            let port = world.port_of(node).map(|port| port.id.clone());
+            members.push((node_name.clone(), MemberRequest { address, weight, draining, port }));
+        }
+    };
+    // A cluster without any Node is more likely a view that failed: then members stay.
+    let mut is_blind = world.nodes.is_empty();
+    if service.local {
+        is_blind |= world.endpoints.is_empty();
+        let endpoints = world.endpoints.get(&((*key).clone(), family));
+        for (node_name, count) in endpoints.into_iter().flatten() {
+            if let Some(node) = world.nodes.get(node_name) {
+                add(node_name, node, count.ready.max(1), count.ready == 0);
+            }
+        }
+    } else {
+        for (node_name, node) in &world.nodes {
+            add(node_name, node, 1, false);
+        }
+    }
+    let members = (!is_blind).then(|| members.into_iter().collect());
+    let checks = checks(&world.state, service, wishes, health, family, address);
+    wanted.pools.insert(name.clone(), PoolRequest { members, checks });
+    name
+}
+
+fn checks(
+    state: &ClusterState,
+    service: &ServiceView,
+    wishes: &Wishes,
+    health: HealthCheck,
+    family: Family,
+    address: &str,
+) -> Vec<Check> {
+    if health == HealthCheck::None {
+        return Vec::new();
+    }
+    let port = if service.local { service.health_check_node_port } else { Some(PROXY_HEALTH_PORT) };
+    let mut checks = Vec::from_iter(port.map(|port| Check::Http { port, path: PATH.to_owned() }));
+    let of_family = |network: &&IpNetwork| network.is_ipv6() == (family == Family::V6);
+    let sources: Vec<_> = state.cluster.check_sources.iter().filter(of_family).collect();
+    let ranges: Vec<_> = wishes.source_ranges.iter().filter(of_family).collect();
+    // kube-proxy lets nobody else in, checks included.
+    let is_let_in = |source: &&IpNetwork| {
+        let covers =
+            |range: &&IpNetwork| range.prefix() <= source.prefix() && range.contains(source.network());
+        ranges.is_empty() || ranges.iter().any(covers)
+    };
+    let port = service.ports.iter().find(|port| port.protocol == Some(Protocol::Tcp));
+    if let (HealthCheck::Vip, Some(port)) = (health, port)
+        && !sources.is_empty()
+        && sources.iter().all(is_let_in)
+    {
+        checks.push(Check::Vip { address: address.to_owned(), port: port.port });
+    }
+    checks
+}
+
+fn standing(world: &World, pool: &str, name: &str, node: &NodeView, selector: &NodeSelector) -> Standing {
+    if !is_able(world, node) {
+        return Standing::Out;
+    }
+    if is_staying(node, selector) {
+        return Standing::In;
+    }
+    let is_over = world.drained.contains(&(pool.to_owned(), name.to_owned()));
+    if is_member(world, pool, name) && !is_over { Standing::Leaving } else { Standing::Out }
+}
+
+/// Whether packets can be sent to it at all.
+fn is_able(world: &World, node: &NodeView) -> bool {
+    // ake-api refuses a member whose address is no port's of the project.
+    let has_port = world.ports.is_empty() || world.port_of(node).is_some();
+    node.server_id().is_some() && node.internal_address().is_some() && has_port
+}
+
+fn is_chosen(node: &NodeView, selector: &NodeSelector) -> bool {
+    node.is_included() && is_selected(node, selector)
+}
+
+fn is_staying(node: &NodeView, selector: &NodeSelector) -> bool {
+    is_chosen(node, selector) && !node.is_leaving()
+}
+
+fn is_member(world: &World, pool: &str, name: &str) -> bool {
+    world.state.pools.get(pool).is_some_and(|pool| pool.members.contains_key(name))
+}
+
+fn is_selected(node: &NodeView, selector: &NodeSelector) -> bool {
+    selector.iter().all(|(key, value)| {
+        node.labels.get(key).is_some_and(|actual| value.as_ref().is_none_or(|value| value == actual))
+    })
+}
