@@ -5,18 +5,18 @@ use std::{
     net::IpAddr,
 };
 
-use ake_api_client::{ClusterState, Family};
+use ake_api_client::{Family, Listener, Protocol};
 
 use super::{
     annotations::{ADDRESS, Finding, SHARE, SHARE_WITH, field},
-    names,
-    wanted::Draft,
+    names::{self, Holder},
+    wanted::{Draft, World},
 };
 use crate::cluster::Key;
 
 /// What keeps a Service from sharing a VIP with those that have it already, or that came before.
 pub(super) fn conflicts<'a>(
-    state: &ClusterState,
+    world: &World,
     drafts: impl Iterator<Item = &'a Draft<'a>>,
 ) -> BTreeMap<Key, Finding> {
     let mut groups: BTreeMap<(Option<&str>, &str), Vec<&Draft<'_>>> = BTreeMap::new();
@@ -26,6 +26,9 @@ pub(super) fn conflicts<'a>(
             groups.entry((namespace, share)).or_default().push(draft);
         }
     }
+    let state = &world.state;
+    let able: BTreeSet<&str> = groups.values().flatten().map(|draft| draft.service.uid.as_str()).collect();
+    let staying = staying(world, &able);
     let mut conflicts = BTreeMap::new();
     for ((namespace, share), mut group) in groups {
         let has_it = |draft: &Draft<'_>| {
@@ -41,7 +44,10 @@ pub(super) fn conflicts<'a>(
                 let address = state.addresses.get(&names::shared_address(namespace, share, family))?;
                 Some(address.address)
             };
-            match admitted.iter().find_map(|other| conflict(draft, other, &is)) {
+            let with_others = admitted.iter().find_map(|other| conflict(draft, other, &is));
+            let addresses =
+                draft.families.iter().map(|family| names::shared_address(namespace, share, *family));
+            match with_others.or_else(|| occupied(draft, addresses, &staying)) {
                 Some(finding) => {
                     conflicts.insert(draft.key.clone(), finding);
                 }
@@ -50,6 +56,51 @@ pub(super) fn conflicts<'a>(
         }
     }
     conflicts
+}
+
+/// Ports of shared VIPs of Services that are left as they are, with the load balancer's name.
+type Staying<'a> = BTreeMap<(&'a str, Protocol, u16), &'a str>;
+
+fn staying<'a>(world: &'a World, able: &BTreeSet<&str>) -> Staying<'a> {
+    let stays = |name: &str, uid: &str| {
+        let mut services = world.services.values();
+        match services.find(|service| service.uid == uid) {
+            Some(service) => service.is_wanted() && !able.contains(uid),
+            None => !world.ripe.contains(name),
+        }
+    };
+    let shared = world.state.load_balancers.iter().filter(|(name, balancer)| {
+        let is_shared = names::holder(&balancer.address) == Some(Holder::Shared);
+        is_shared && names::owner(name).is_some_and(|uid| stays(name, uid))
+    });
+    let ports = shared.flat_map(|(name, balancer)| {
+        let port = move |listener: &'a Listener| {
+            ((balancer.address.as_str(), listener.protocol, listener.port), name.as_str())
+        };
+        balancer.listeners.iter().map(port)
+    });
+    ports.collect()
+}
+
+/// What keeps a Service from ports of a VIP whose holder cannot be changed now.
+fn occupied(
+    draft: &Draft<'_>,
+    addresses: impl Iterator<Item = String>,
+    staying: &Staying<'_>,
+) -> Option<Finding> {
+    for address in addresses {
+        for port in &draft.service.ports {
+            let holder = staying.get(&(address.as_str(), port.protocol?, port.port)).copied();
+            if let Some(holder) = holder.filter(|holder| names::owner(holder) != Some(&draft.service.uid)) {
+                return Some(Finding::refused(
+                    "spec.ports",
+                    format!("{} {}", port.protocol_text, port.port),
+                    format!("ports that load balancer {holder} does not have on the VIP that they share"),
+                ));
+            }
+        }
+    }
+    None
 }
 
 /// What keeps a Service from sharing with another one. `is`: what the address is, where there is one already.

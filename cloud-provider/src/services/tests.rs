@@ -90,7 +90,9 @@ fn local_services_go_to_nodes_with_endpoints_only() {
         BTreeMap::from([("w1".into(), ready(3, 0)), ("w0".into(), ready(0, 1))]),
     );
     let steps = shown(&converge(&mut world));
-    let pool = "set pool local-u1 to w0 (draining), w1 (weight 3), check HTTP 30000/healthz, check TCP 80 of svc-u1".to_owned();
+    let pool =
+        "set pool local-u1 to w0 (draining), w1 (weight 3), check HTTP 30000/healthz, check TCP 80 of svc-u1"
+            .to_owned();
     assert!(steps.contains(&pool), "{steps:?}");
     assert!(!world.state.pools.contains_key("nodes"));
 }

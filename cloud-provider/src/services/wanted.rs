@@ -125,7 +125,7 @@ pub fn wanted(world: &World) -> Wanted {
         .map(|(key, service)| draft(world, key, service))
         .collect();
     let able = drafts.iter().filter(|draft| !draft.is_refused());
-    let mut conflicts = share::conflicts(&world.state, able);
+    let mut conflicts = share::conflicts(world, able);
     let mut chosen = Addresses::new(&world.state, drafts.iter());
     for draft in &mut drafts {
         draft.findings.extend(conflicts.remove(draft.key));

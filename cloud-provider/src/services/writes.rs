@@ -1,10 +1,11 @@
 //! Writes for load balancers, in the order in which ake-api takes them: what is in the way goes first, then comes
 //! what is referred to, then what refers to it, then what nothing refers to any more goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ake_api_client::{
-    Check,     ClusterState, Family, LoadBalancer, LoadBalancerRequest, MemberRequest, Pool, PoolRequest, Write,
+    Check, ClusterState, Family, LoadBalancer, LoadBalancerRequest, MemberRequest, Pool, PoolRequest,
+    Protocol, Write,
 };
 
 use super::{
@@ -82,12 +83,26 @@ impl<'a> Going<'a> {
             })
             .map(|(name, _)| name)
             .collect();
+        // Ports of shared VIPs that pass from one to another.
+        let mut claims: BTreeMap<(&str, Protocol, u16), &String> = BTreeMap::new();
+        for (name, balancer) in &wanted.balancers {
+            for listener in &balancer.request.listeners {
+                claims.insert((&balancer.request.address, listener.protocol, listener.port), name);
+            }
+        }
+        let is_claimed = |name: &String, actual: &LoadBalancer| {
+            actual.listeners.iter().any(|listener| {
+                let claim = claims.get(&(actual.address.as_str(), listener.protocol, listener.port));
+                claim.is_some_and(|claimant| *claimant != name)
+            })
+        };
         let balancers: BTreeSet<&String> = state
             .load_balancers
             .iter()
             .filter(|(name, actual)| {
                 let is_wanted = wanted.balancers.contains_key(*name);
-                names::owner(name).is_some() && (!is_wanted || addresses.contains(&actual.address))
+                let in_the_way = addresses.contains(&actual.address) || is_claimed(name, actual);
+                names::owner(name).is_some() && (!is_wanted || in_the_way)
             })
             .map(|(name, _)| name)
             .collect();

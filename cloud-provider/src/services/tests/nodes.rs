@@ -121,7 +121,8 @@ fn nodes_of_a_local_service_leave_by_drain_too() {
     world.endpoints.insert((key("web"), Family::V4), endpoints);
     converge(&mut world);
     world.nodes.get_mut("w1").unwrap().to_be_deleted = true;
-    let drained = ["set pool local-u1 to w0, w1 (draining), check HTTP 30000/healthz, check TCP 80 of svc-u1"];
+    let drained =
+        ["set pool local-u1 to w0, w1 (draining), check HTTP 30000/healthz, check TCP 80 of svc-u1"];
     assert_eq!(shown(&converge(&mut world)), drained);
     time_goes_by(&mut world);
     let gone = ["set pool local-u1 to w0, check HTTP 30000/healthz, check TCP 80 of svc-u1"];

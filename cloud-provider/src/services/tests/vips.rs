@@ -118,8 +118,7 @@ fn services_with_one_key_share_a_vip_that_goes_with_the_last_of_them() {
     let vip = published(&world, "a");
     world.services.insert(key("b"), on(443, annotated("u2", &share)));
     let mut udp = on(80, annotated("u3", &share));
-    udp.ports[0] =
-        PortView { protocol: Some(Protocol::Udp), protocol_text: "UDP".into(), port: 80 };
+    udp.ports[0] = PortView { protocol: Some(Protocol::Udp), protocol_text: "UDP".into(), port: 80 };
     world.services.insert(key("c"), udp);
     converge(&mut world);
     assert_eq!([published(&world, "b"), published(&world, "c")], [vip.clone(), vip.clone()]);
@@ -271,10 +270,15 @@ fn a_vip_can_be_of_a_range() {
 #[test]
 fn the_vip_itself_is_asked_where_checks_are_let_in() {
     let vip = |address: &str| Check::Vip { address: address.into(), port: 80 };
-    let ranges = |ranges: &'static [&str]| move |view: &mut ServiceView| view.source_ranges = ranges.iter().map(|r| (*r).into()).collect();
+    let ranges = |ranges: &'static [&str]| {
+        move |view: &mut ServiceView| view.source_ranges = ranges.iter().map(|r| (*r).into()).collect()
+    };
     let udp = |view: &mut ServiceView| view.ports[0].protocol = Some(Protocol::Udp);
-    let wish = |wish: &'static str| move |view: &mut ServiceView| drop(view.annotations.insert(HEALTH_CHECK.into(), wish.into()));
-    let cases: [(Box<dyn Fn(&mut ServiceView)>, usize); 6] = [
+    let wish = |wish: &'static str| {
+        move |view: &mut ServiceView| drop(view.annotations.insert(HEALTH_CHECK.into(), wish.into()))
+    };
+    type Edit = Box<dyn Fn(&mut ServiceView)>;
+    let cases: [(Edit, usize); 6] = [
         (Box::new(|_| {}), 2),
         (Box::new(ranges(&["192.168.77.0/24"])), 2),
         (Box::new(ranges(&["10.0.0.0/8"])), 1),
@@ -290,7 +294,11 @@ fn the_vip_itself_is_asked_where_checks_are_let_in() {
         world.services.insert(key("web"), local);
         converge(&mut world);
         let pool = &world.state.pools["local-u1"];
-        assert_eq!((pool.checks.len(), pool.checks.contains(&vip("svc-u1"))), (checks, checks == 2), "{index}");
+        assert_eq!(
+            (pool.checks.len(), pool.checks.contains(&vip("svc-u1"))),
+            (checks, checks == 2),
+            "{index}"
+        );
     }
     // With policy Cluster it is asked for, and makes a pool of the Service's own; shared, it is the shared VIP's name.
     let mut world = world();
