@@ -1,8 +1,8 @@
-//! Compiles the data plane, bpf/balancer.bpf.c, with Debian's clang, and names the layout of the tables that survive
-//! a restart.
+//! Compiles the data plane, bpf/balancer.bpf.c, and what measures it, with Debian's clang, and names the layout of the
+//! tables that survive a restart.
 
 use std::{
-    collections::hash_map::DefaultHasher, env, fs, hash::Hasher as _, io, path::PathBuf, process::Command,
+    collections::hash_map::DefaultHasher, env, fs, hash::Hasher as _, io, path::Path, process::Command,
 };
 
 /// What a process must know of flows and counters to take those of another one over.
@@ -14,11 +14,18 @@ fn main() {
         Ok(layout) => println!("cargo::rustc-env=AKE_XDP_LAYOUT={layout:016x}"),
         Err(error) => return println!("cargo::error=bpf/layout.h: {error}"),
     }
-    let source = "bpf/balancer.bpf.c";
     println!("cargo::rerun-if-changed=bpf");
     println!("cargo::rerun-if-env-changed=BPF_CLANG");
     let Ok(out) = env::var("OUT_DIR") else { return println!("cargo::error=OUT_DIR is not set") };
-    let object = PathBuf::from(out).join("balancer.bpf.o");
+    for name in ["balancer", "bench"] {
+        let source = format!("bpf/{name}.bpf.c");
+        if let Err(lines) = compile(&source, &Path::new(&out).join(format!("{name}.bpf.o"))) {
+            return lines.iter().for_each(|line| println!("cargo::error={line}"));
+        }
+    }
+}
+
+fn compile(source: &str, object: &Path) -> Result<(), Vec<String>> {
     let named = env::var("BPF_CLANG").ok();
     let candidates = named.as_deref().map_or(vec!["clang-14", "clang"], |clang| vec![clang]);
     for clang in &candidates {
@@ -27,27 +34,28 @@ fn main() {
         let run = Command::new(clang)
             .args(["-O2", "-g", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3"])
             .args(["-idirafter", &multiarch, "-c", source, "-o"])
-            .arg(&object)
+            .arg(object)
             .output();
         match run {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return println!("cargo::error={clang}: {error}"),
-            Ok(run) if run.status.success() => return,
+            Err(error) => return Err(vec![format!("{clang}: {error}")]),
+            Ok(run) if run.status.success() => return Ok(()),
             Ok(run) => {
-                let text = String::from_utf8_lossy(&run.stderr);
-                text.lines().for_each(|line| println!("cargo::error={line}"));
-                return println!(
-                    "cargo::error={clang} could not compile {source}; it needs Debian's packages \
-                     libbpf-dev (bpf/bpf_helpers.h) and linux-libc-dev (linux/bpf.h)"
-                );
+                let mut lines: Vec<String> =
+                    String::from_utf8_lossy(&run.stderr).lines().map(str::to_owned).collect();
+                lines.push(format!(
+                    "{clang} could not compile {source}; it needs Debian's packages libbpf-dev \
+                     (bpf/bpf_helpers.h) and linux-libc-dev (linux/bpf.h)"
+                ));
+                return Err(lines);
             }
         }
     }
-    println!(
-        "cargo::error={source} needs a clang with the BPF target: none of {} found; \
-         install Debian's packages clang-14 and libbpf-dev, or name one in BPF_CLANG",
+    Err(vec![format!(
+        "{source} needs a clang with the BPF target: none of {} found; install Debian's packages clang-14 \
+         and libbpf-dev, or name one in BPF_CLANG",
         candidates.join(", ")
-    );
+    )])
 }
 
 /// A number of the structures that survive: the same for the same text, comments and white space aside.

@@ -111,7 +111,7 @@ static __always_inline bool answers_for(const __u8 address[16], __u8 family)
 
 static __always_inline int answer_arp(struct ethhdr *eth, struct arp *arp, void *end)
 {
-    __u32 address[4];
+    __u64 address[2];
     __be32 vip;
 
     if ((void *)(arp + 1) > end || arp->operation != bpf_htons(ARP_REQUEST) || arp->hardware != bpf_htons(1) ||
@@ -121,7 +121,7 @@ static __always_inline int answer_arp(struct ethhdr *eth, struct arp *arp, void 
     /* Who asks for its own address tells it: the instance that was active before, most of the time. */
     if (vip == arp->sender)
         return XDP_PASS;
-    map_v4((__u8 *)address, vip);
+    map_v4(address, vip);
     if (!answers_for((__u8 *)address, FAMILY_V4))
         return XDP_PASS;
     arp->operation = bpf_htons(ARP_REPLY);

@@ -23,78 +23,84 @@ static __always_inline int forward(struct ethhdr *eth, const struct member *memb
     return XDP_TX;
 }
 
-static __always_inline void remember_fragments(const struct packet *packet, __u32 slot, __u32 generation, __u32 listener)
+static __always_inline int forward_flow(struct ethhdr *eth, const struct packet *packet, const struct flow *flow,
+                                        const struct member *member)
 {
-    struct fragment_key key = fragment_of(packet);
-    struct fragment fragment = {.slot = slot, .generation = generation, .listener = listener};
+    if (packet->part == FIRST) {
+        struct fragment_key key = fragment_of(packet);
+        struct fragment fragment = {
+            .slot = flow->slot,
+            .generation = flow->generation,
+            .listener = flow->listener,
+        };
 
-    bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY);
+        bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY);
+    }
+    return forward(eth, member);
 }
 
-/* A packet that no flow's entry answers for. */
-static __always_inline int admit(struct ethhdr *eth, struct packet *packet, struct flow *flow, __u64 bytes)
+/* A packet that no entry answers for: `flow` is the one that does not, if any. */
+static __always_inline int admit(struct ethhdr *eth, const struct packet *packet, struct flow *flow,
+                                 struct recent *recent, __u64 hash, __u64 bytes)
 {
     struct listener_key port = port_of(&packet->flow);
     struct listener *listener = bpf_map_lookup_elem(&listeners, &port);
     struct member *member = NULL;
-    __u32 slot = 0;
+    struct flow began = {};
 
     if (!listener)
         return refuse(&packet->flow, DROP_NO_LISTENER);
     count(listener->id, bytes);
     if (listener->acl && !admitted(listener->acl, &packet->flow))
         return drop(&port, DROP_SOURCE_RANGE);
-    if (flow && (!packet->opens || flow->tag == packet->tag)) {
-        slot = flow->slot;
-        member = owner(slot, flow->generation);
-    }
+    if (flow && (!packet->opens || flow->tag == packet->tag))
+        member = owner(flow->slot, flow->generation);
     if (member) {
         flow->listener = listener->id;
         flow->terms = listener->terms;
-    } else {
-        member = chosen(listener->ring, hash(&packet->flow, listener->flags & LISTENER_CLIENT_IP), &slot);
-        if (!member)
-            return drop(&port, DROP_NO_MEMBER);
-        if (recorded()) {
-            struct flow began = {
-                .slot = slot,
-                .generation = member->generation,
-                .tag = packet->tag,
-                .listener = listener->id,
-                .terms = listener->terms,
-            };
-
-            bpf_map_update_elem(&flows, &packet->flow, &began, BPF_ANY);
-        }
-        /* A packet from the middle of a flow that is not in the table (we were restarted) begins nothing. */
-        if (packet->opens || !packet->stated) {
-            __u64 *began = bpf_map_lookup_elem(&member_flows, &slot);
-
-            if (began)
-                *began += 1;
-        }
+        return forward_flow(eth, packet, flow, member);
     }
-    if (packet->part == FIRST)
-        remember_fragments(packet, slot, member->generation, listener->id);
-    return forward(eth, member);
+    member = chosen(listener, &packet->flow, hash, &began.slot);
+    if (!member)
+        return drop(&port, DROP_NO_MEMBER);
+    began.generation = member->generation;
+    began.tag = packet->tag;
+    began.listener = listener->id;
+    began.terms = listener->terms;
+    if (recorded()) {
+        bpf_map_update_elem(&flows, &packet->flow, &began, BPF_ANY);
+        keep(recent, &packet->flow, &began);
+    }
+    /* A packet from the middle of a flow that is not in the table (we were restarted) begins nothing. */
+    if (packet->opens || !packet->stated) {
+        __u64 *flows_of_member = bpf_map_lookup_elem(&member_flows, &began.slot);
+
+        if (flows_of_member)
+            *flows_of_member += 1;
+    }
+    return forward_flow(eth, packet, &began, member);
 }
 
-static __always_inline int balance(struct ethhdr *eth, struct packet *packet, __u64 bytes)
+static __always_inline int balance(struct ethhdr *eth, const struct packet *packet, __u64 bytes)
 {
-    struct flow *flow = bpf_map_lookup_elem(&flows, &packet->flow);
-    struct member *member;
-    __u32 *terms;
+    __u64 spread = flow_hash(&packet->flow);
+    struct recent *recent = recent_of(spread);
+    struct member *member = NULL;
+    struct flow *flow;
 
-    if (!flow || (packet->opens && flow->tag != packet->tag))
-        return admit(eth, packet, flow, bytes);
-    terms = bpf_map_lookup_elem(&listener_terms, &flow->listener);
-    member = owner(flow->slot, flow->generation);
-    if (!terms || *terms != flow->terms || !member)
-        return admit(eth, packet, flow, bytes);
+    if (recent && is_recent(recent, &packet->flow)) {
+        flow = &recent->flow;
+        member = standing(packet, flow);
+    }
+    if (!member) {
+        flow = bpf_map_lookup_elem(&flows, &packet->flow);
+        member = flow ? standing(packet, flow) : NULL;
+        if (!member)
+            return admit(eth, packet, flow, recent, spread, bytes);
+        keep(recent, &packet->flow, flow);
+    }
     count(flow->listener, bytes);
-    if (packet->part == FIRST)
-        remember_fragments(packet, flow->slot, flow->generation, flow->listener);
-    return forward(eth, member);
+    return forward_flow(eth, packet, flow, member);
 }
 
 /* A fragment without ports goes where the first one went. */
@@ -132,20 +138,20 @@ static __always_inline int return_error(struct ethhdr *eth, const struct flow_ke
     if (flow)
         member = owner(flow->slot, flow->generation);
     if (!member)
-        member = chosen(listener->ring, hash(sent, listener->flags & LISTENER_CLIENT_IP), &slot);
+        member = chosen(listener, sent, flow_hash(sent), &slot);
     return member ? forward(eth, member) : drop(&port, DROP_NO_MEMBER);
 }
 
 /* Turns the flow of a packet that is quoted in an error round; false where the packet is not one from `vip`. */
-static __always_inline bool turn_round(struct flow_key *flow, void *header, void *end, const __u8 vip[16])
+static __always_inline bool turn_round(struct packet *sent, void *header, void *end, const struct flow_key *outer)
 {
-    __u64 *source = (__u64 *)flow->source, *destination = (__u64 *)flow->destination;
-    const __u64 *expected = (const __u64 *)vip;
+    __u64 *source = SOURCE(&sent->flow), *destination = DESTINATION(&sent->flow);
+    const __u64 *vip = DESTINATION(outer);
     struct udphdr *ports = header;
     __u64 client[2];
 
     /* Eight bytes of the transport header are all that an error must quote. */
-    if ((void *)(ports + 1) > end || source[0] != expected[0] || source[1] != expected[1])
+    if ((void *)(ports + 1) > end || source[0] != vip[0] || source[1] != vip[1])
         return false;
     client[0] = destination[0];
     client[1] = destination[1];
@@ -153,8 +159,9 @@ static __always_inline bool turn_round(struct flow_key *flow, void *header, void
     destination[1] = source[1];
     source[0] = client[0];
     source[1] = client[1];
-    flow->source_port = ports->dest;
-    flow->destination_port = ports->source;
+    sent->flow.source_port = ports->dest;
+    sent->flow.destination_port = ports->source;
+    sent->flow.protocol = sent->protocol;
     return true;
 }
 
@@ -181,7 +188,7 @@ static __always_inline int icmp_v4(struct ethhdr *eth, struct iphdr *ip, struct 
         if ((void *)(quoted + 1) > end)
             return refuse(&packet->flow, DROP_MALFORMED);
         header = parse_v4(quoted, end, &sent, &refused);
-        if (!header || sent.part == LATER || !turn_round(&sent.flow, header, end, packet->flow.destination))
+        if (!header || sent.part == LATER || !turn_round(&sent, header, end, &packet->flow))
             break;
         return return_error(eth, &sent.flow, end - (void *)eth);
     }
@@ -211,7 +218,7 @@ static __always_inline int icmp_v6(struct ethhdr *eth, struct ipv6hdr *ip, struc
         if ((void *)(quoted + 1) > end)
             return refuse(&packet->flow, DROP_MALFORMED);
         header = parse_v6(quoted, end, &sent, &refused);
-        if (!header || sent.part == LATER || !turn_round(&sent.flow, header, end, packet->flow.destination))
+        if (!header || sent.part == LATER || !turn_round(&sent, header, end, &packet->flow))
             break;
         return return_error(eth, &sent.flow, end - (void *)eth);
     }
@@ -231,11 +238,11 @@ static __always_inline int from_v4(struct ethhdr *eth, struct iphdr *ip, void *e
         return refuse(&packet.flow, refused);
     if (packet.part == LATER)
         return follow(eth, &packet, end - (void *)eth);
-    switch (packet.flow.protocol) {
+    switch (packet.protocol) {
     case IPPROTO_TCP:
     case IPPROTO_UDP:
     case IPPROTO_SCTP:
-        if (!parse_transport(header, end, &packet))
+        if (!parse_transport(header, end, &packet, FAMILY_V4))
             return refuse(&packet.flow, DROP_MALFORMED);
         return balance(eth, &packet, end - (void *)eth);
     case IPPROTO_ICMP:
@@ -258,11 +265,11 @@ static __always_inline int from_v6(struct ethhdr *eth, struct ipv6hdr *ip, void 
         return refuse(&packet.flow, refused);
     if (packet.part == LATER)
         return follow(eth, &packet, end - (void *)eth);
-    switch (packet.flow.protocol) {
+    switch (packet.protocol) {
     case IPPROTO_TCP:
     case IPPROTO_UDP:
     case IPPROTO_SCTP:
-        if (!parse_transport(header, end, &packet))
+        if (!parse_transport(header, end, &packet, FAMILY_V6))
             return refuse(&packet.flow, DROP_MALFORMED);
         return balance(eth, &packet, end - (void *)eth);
     case IPPROTO_ICMPV6:
@@ -291,13 +298,13 @@ int ake_balancer(struct xdp_md *ctx)
 {
     void *end = (void *)(long)ctx->data_end;
     struct ethhdr *eth = (void *)(long)ctx->data;
-    const __u16 *to = (void *)eth;
+    const __u16 *words = (void *)eth;
     void *network = eth + 1;
     __be16 protocol;
 
     if (network > end)
         return XDP_PASS;
-    protocol = eth->h_proto;
+    protocol = words[6];
     if (protocol == bpf_htons(ETH_P_8021Q)) {
         struct vlan *vlan = network;
 
@@ -306,7 +313,7 @@ int ake_balancer(struct xdp_md *ctx)
             return XDP_PASS;
         protocol = vlan->protocol;
     }
-    if (to[0] != own_mac[0] || to[1] != own_mac[1] || to[2] != own_mac[2])
+    if (words[0] != own_mac[0] || words[1] != own_mac[1] || words[2] != own_mac[2])
         /* A bridge floods what it does not know: such frames are somebody else's. */
         return eth->h_dest[0] & 1 ? from_group(eth, protocol, network, end) : XDP_PASS;
     switch (protocol) {

@@ -42,22 +42,34 @@ static __noinline int refuse(const struct flow_key *flow, __u32 reason)
     return drop(&vip, reason);
 }
 
-static __always_inline __u64 mix(__u64 hash, __u64 word)
+/* A word's share in a hash: shares are independent, so that a processor works on several at once. */
+static __always_inline __u64 share(__u64 word, __u64 factor)
 {
-    hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
-    return hash ^ (hash >> 32);
+    return (word ^ (word >> 32)) * factor;
 }
 
-/* The same on every instance, or a failover would move flows. */
-static __always_inline __u32 hash(const struct flow_key *flow, bool client_only)
+static __always_inline __u64 finish(__u64 sum)
+{
+    return (sum ^ (sum >> 29)) * 0xbf58476d1ce4e5b9ULL;
+}
+
+/* Of a flow's client. What this and the next return is the same on every instance, or a failover would move flows;
+ * tests/packets/flows.rs has them too. */
+static __always_inline __u64 client_hash(const struct flow_key *flow)
 {
     const __u64 *words = (const __u64 *)flow;
-    __u64 hash = mix(mix(0x414b45, words[0]), words[1]);
 
-    if (!client_only)
-        hash = mix(mix(mix(hash, words[2]), words[3]), words[4]);
-    hash = (hash ^ (hash >> 29)) * 0xbf58476d1ce4e5b9ULL;
-    return hash >> 32;
+    return finish(share(words[0], 0x9e3779b97f4a7c15ULL) + share(words[1], 0xc2b2ae3d27d4eb4fULL));
+}
+
+/* Of a whole flow. */
+static __always_inline __u64 flow_hash(const struct flow_key *flow)
+{
+    const __u64 *words = (const __u64 *)flow;
+
+    return finish(share(words[0], 0x9e3779b97f4a7c15ULL) + share(words[1], 0xc2b2ae3d27d4eb4fULL) +
+                  share(words[2], 0x165667b19e3779f9ULL) + share(words[3], 0x27d4eb2f165667c5ULL) +
+                  share(words[4], 0xff51afd7ed558ccdULL));
 }
 
 static __always_inline struct member *alive(__u32 slot)
@@ -74,9 +86,46 @@ static __always_inline struct member *owner(__u32 slot, __u32 generation)
     return member && member->generation == generation ? member : NULL;
 }
 
-/* By the ring; `slot` becomes the member's. */
-static __always_inline struct member *chosen(__u32 ring, __u32 hash, __u32 *slot)
+/* The member that a flow's entry says, if it holds for a packet. */
+static __always_inline struct member *standing(const struct packet *packet, const struct flow *flow)
 {
+    __u32 *terms = bpf_map_lookup_elem(&listener_terms, &flow->listener);
+
+    if (!terms || *terms != flow->terms || (packet->opens && packet->tag != flow->tag))
+        return NULL;
+    return owner(flow->slot, flow->generation);
+}
+
+static __always_inline struct recent *recent_of(__u64 hash)
+{
+    __u32 place = hash >> 52;
+
+    return bpf_map_lookup_elem(&recents, &place);
+}
+
+/* Whether it is this flow's, and a call into the kernel for the entry itself can be saved. */
+static __always_inline bool is_recent(const struct recent *recent, const struct flow_key *flow)
+{
+    const __u64 *a = (const __u64 *)&recent->key, *b = (const __u64 *)flow;
+
+    return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] &&
+           (__u32)bpf_jiffies64() - recent->since < RECENT_JIFFIES;
+}
+
+static __always_inline void keep(struct recent *recent, const struct flow_key *key, const struct flow *flow)
+{
+    if (!recent)
+        return;
+    recent->key = *key;
+    recent->flow = *flow;
+    recent->since = bpf_jiffies64();
+}
+
+/* By the ring; `slot` becomes the member's. */
+static __always_inline struct member *chosen(const struct listener *listener, const struct flow_key *flow, __u64 hash,
+                                             __u32 *slot)
+{
+    __u32 ring = listener->ring;
     __u32 index = 0, place;
     struct chunk *chunk;
     void *chunks;
@@ -87,7 +136,9 @@ static __always_inline struct member *chosen(__u32 ring, __u32 hash, __u32 *slot
     chunk = bpf_map_lookup_elem(chunks, &index);
     if (!chunk || !chunk->size)
         return NULL;
-    place = hash % chunk->size;
+    if (listener->flags & LISTENER_CLIENT_IP)
+        hash = client_hash(flow);
+    place = (__u32)(hash >> 32) % chunk->size;
     index = place / CHUNK_SLOTS;
     if (index) {
         chunk = bpf_map_lookup_elem(chunks, &index);
@@ -162,6 +213,6 @@ static __always_inline struct fragment_key fragment_of(const struct packet *pack
     __builtin_memcpy(key.source, packet->flow.source, sizeof(key.source));
     __builtin_memcpy(key.destination, packet->flow.destination, sizeof(key.destination));
     if (key.family == FAMILY_V4)
-        key.protocol = packet->flow.protocol;
+        key.protocol = packet->protocol;
     return key;
 }

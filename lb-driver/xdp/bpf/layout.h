@@ -66,7 +66,7 @@ struct flow_key {
     __u8 protocol;
     __u8 family;
     __u16 zero;
-} __attribute__((aligned(8)));
+} __attribute__((aligned(8), may_alias));
 
 struct flow {
     __u32 slot;
@@ -75,6 +75,17 @@ struct flow {
     __u32 listener;
     __u32 terms; /* of the listener when it last let the flow in; others: ask again */
 };
+
+/* A processor's own copy of an entry of `flows`, in one line of its cache. */
+struct recent {
+    struct flow_key key;
+    struct flow flow;
+    __u32 since; /* in jiffies */
+};
+
+#define RECENTS 4096 /* 12 bits of a hash */
+/* A copy is taken anew after so many jiffies, 0.1 to 1 s: the entry must not pass for one that nobody uses. */
+#define RECENT_JIFFIES 100
 
 /* Of a datagram in fragments: only the first of them has ports. */
 struct fragment_key {

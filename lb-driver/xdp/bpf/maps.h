@@ -70,6 +70,13 @@ struct {
 } flows SEC(".maps");
 
 struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, RECENTS);
+    __type(key, __u32);
+    __type(value, struct recent);
+} recents SEC(".maps");
+
+struct {
     __uint(type, BPF_MAP_TYPE_LRU_HASH);
     __uint(max_entries, 1);
     __type(key, struct fragment_key);

@@ -70,16 +70,40 @@ struct packet {
     __u8 opens;  /* the first packet of a flow, as far as the packet itself tells */
     __u8 stated; /* the protocol says which packet opens a flow */
     __u8 part;
+    __u8 protocol;
 };
 
-static __always_inline void map_v4(__u8 address[16], __be32 v4)
+/* A key is written in the words that it is read in: a processor waits for its own writes if it reads several at once. */
+static __always_inline __u64 join(__u32 first, __u32 second)
 {
-    __u32 *words = (__u32 *)address;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    return first | (__u64)second << 32;
+#else
+    return (__u64)first << 32 | second;
+#endif
+}
 
-    words[0] = 0;
-    words[1] = 0;
-    words[2] = bpf_htonl(0xffff);
-    words[3] = v4;
+static __always_inline void map_v4(__u64 address[2], __be32 v4)
+{
+    address[0] = 0;
+    address[1] = join(bpf_htonl(0xffff), v4);
+}
+
+static __always_inline void copy_v6(__u64 address[2], const struct in6_addr *v6)
+{
+    const __u32 *words = v6->in6_u.u6_addr32;
+
+    address[0] = join(words[0], words[1]);
+    address[1] = join(words[2], words[3]);
+}
+
+#define SOURCE(flow) ((__u64 *)(flow))
+#define DESTINATION(flow) ((__u64 *)(flow) + 2)
+
+/* All of a key behind the addresses. */
+static __always_inline void set_ports(struct flow_key *flow, __u32 ports, __u8 protocol, __u8 family)
+{
+    ((__u64 *)flow)[4] = join(ports, bpf_htonl((__u32)protocol << 24 | (__u32)family << 16));
 }
 
 /* Addresses, protocol and part of a packet; where its transport header begins, or why it has none. */
@@ -88,10 +112,10 @@ static __always_inline void *parse_v4(struct iphdr *ip, void *end, struct packet
     struct flow_key *flow = &packet->flow;
     void *header = (void *)ip + ip->ihl * 4;
 
-    flow->family = FAMILY_V4;
-    flow->protocol = ip->protocol;
-    map_v4(flow->source, ip->saddr);
-    map_v4(flow->destination, ip->daddr);
+    packet->protocol = ip->protocol;
+    map_v4(SOURCE(flow), ip->saddr);
+    map_v4(DESTINATION(flow), ip->daddr);
+    set_ports(flow, 0, 0, FAMILY_V4);
     if (ip->ihl < 5 || header > end) {
         *refused = DROP_MALFORMED;
         return NULL;
@@ -109,9 +133,9 @@ static __always_inline void *parse_v6(struct ipv6hdr *ip, void *end, struct pack
     void *header = ip + 1;
     __u8 next = ip->nexthdr;
 
-    flow->family = FAMILY_V6;
-    __builtin_memcpy(flow->source, &ip->saddr, sizeof(flow->source));
-    __builtin_memcpy(flow->destination, &ip->daddr, sizeof(flow->destination));
+    copy_v6(SOURCE(flow), &ip->saddr);
+    copy_v6(DESTINATION(flow), &ip->daddr);
+    set_ports(flow, 0, 0, FAMILY_V6);
     for (int i = 0; i <= EXTENSIONS; i++) {
         if (next == IPPROTO_HOPOPTS || next == IPPROTO_DSTOPTS) {
             struct ipv6_opt_hdr *options = header;
@@ -140,7 +164,7 @@ static __always_inline void *parse_v6(struct ipv6hdr *ip, void *end, struct pack
         } else if (next == IPPROTO_ROUTING || next == IPPROTO_AH) {
             break;
         } else {
-            flow->protocol = next;
+            packet->protocol = next;
             return header;
         }
     }
@@ -149,13 +173,12 @@ static __always_inline void *parse_v6(struct ipv6hdr *ip, void *end, struct pack
 }
 
 /* Ports, and whether the packet opens a flow. */
-static __always_inline bool parse_transport(void *header, void *end, struct packet *packet)
+static __always_inline bool parse_transport(void *header, void *end, struct packet *packet, __u8 family)
 {
-    struct flow_key *flow = &packet->flow;
     struct tcphdr *tcp = header;
     struct udphdr *udp = header;
 
-    switch (flow->protocol) {
+    switch (packet->protocol) {
     case IPPROTO_TCP:
         if ((void *)(tcp + 1) > end)
             return false;
@@ -181,7 +204,6 @@ static __always_inline bool parse_transport(void *header, void *end, struct pack
         break;
     }
     }
-    flow->source_port = udp->source;
-    flow->destination_port = udp->dest;
+    set_ports(&packet->flow, *(__u32 *)header, packet->protocol, family);
     return true;
 }

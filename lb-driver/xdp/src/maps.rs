@@ -365,6 +365,11 @@ impl DataPlane {
         Ok(self.rates.get(&0, 0).map_err(of("rates"))?.iter().map(|rate| rate[2]).sum())
     }
 
+    /// The program itself, for those who measure it.
+    pub fn program(&mut self) -> Result<&mut Xdp, MapsError> {
+        program(&mut self.object)
+    }
+
     /// Runs the program over one frame, without an interface: its verdict and what became of the frame.
     pub fn run(&mut self, frame: &[u8]) -> Result<(u32, Vec<u8>), MapsError> {
         let mut out = vec![0; frame.len() + 256];
