@@ -195,7 +195,7 @@ fn state() -> State {
         let six = Ipv6Addr::from(network + u128::from(index));
         load_balancers.insert(owner(&format!("six-{index}")), balancer(six.into()));
     }
-    let pool = Pool { members: (1..=MEMBERS).map(member).collect(), check: None };
+    let pool = Pool { members: (1..=MEMBERS).map(member).collect(), checks: BTreeSet::new() };
     State { version: Version::default(), pools: BTreeMap::from([(owner("nodes"), pool)]), load_balancers }
 }
 

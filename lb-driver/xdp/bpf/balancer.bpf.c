@@ -67,7 +67,11 @@ static __always_inline int admit(struct ethhdr *eth, const struct packet *packet
     began.tag = packet->tag;
     began.listener = listener->id;
     began.terms = listener->terms;
-    if (recorded()) {
+    if (flow) {
+        /* The old flow of these ports is over, or its member is gone. */
+        *flow = began;
+        keep(recent, &packet->flow, &began);
+    } else if (recorded()) {
         bpf_map_update_elem(&flows, &packet->flow, &began, BPF_ANY);
         keep(recent, &packet->flow, &began);
     }

@@ -1,11 +1,17 @@
 //! Which member a flow has, and for how long.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use lb_driver::model::{Affinity, Member, Pool};
+use lb_driver::{
+    model::{Affinity, Member, Pool},
+    ring::{self, Share},
+};
 
 use crate::{
-    bench::{Bench, DROP, VIP, member, owner, tcp},
+    bench::{Bench, DROP, VIP, VIP6, member, owner, tcp},
     frames::{self, CLIENT, Frame},
 };
 
@@ -222,4 +228,69 @@ fn a_flood_of_new_flows_leaves_the_table_alone() {
     };
     bench.members(|members| members.values_mut().for_each(|member| member.draining = true));
     assert_eq!(bench.goes_to(&tcp(port).1), Ok(last));
+}
+
+/// `flow_hash` and `client_hash` of bpf/choose.h.
+fn hash(key: &[u8; 40], client_only: bool) -> u64 {
+    const FACTORS: [u64; 5] = [
+        0x9e37_79b9_7f4a_7c15,
+        0xc2b2_ae3d_27d4_eb4f,
+        0x1656_67b1_9e37_79f9,
+        0x27d4_eb2f_1656_67c5,
+        0xff51_afd7_ed55_8ccd,
+    ];
+    let words = key.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap()));
+    let share = |(word, factor): (u64, u64)| (word ^ word >> 32).wrapping_mul(factor);
+    let sum = words.zip(FACTORS).take(if client_only { 2 } else { 5 }).map(share).fold(0, u64::wrapping_add);
+    (sum ^ sum >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+}
+
+/// The place of a flow in a ring of this size.
+fn place(
+    client: IpAddr,
+    vip: IpAddr,
+    ports: [u16; 2],
+    protocol: u8,
+    client_only: bool,
+    size: usize,
+) -> usize {
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    };
+    let mut key = [0; 40];
+    key[..16].copy_from_slice(&octets(client));
+    key[16..32].copy_from_slice(&octets(vip));
+    key[32..34].copy_from_slice(&ports[0].to_be_bytes());
+    key[34..36].copy_from_slice(&ports[1].to_be_bytes());
+    key[36..38].copy_from_slice(&[protocol, if vip.is_ipv4() { 4 } else { 6 }]);
+    (hash(&key, client_only) >> 32) as usize % size
+}
+
+#[test]
+fn a_new_flow_falls_where_the_ring_says_on_every_instance() {
+    for (affinity, members) in [(Affinity::None, 3), (Affinity::ClientIp, 3), (Affinity::None, 40)] {
+        let mut bench = Bench::new(members);
+        bench.change(|state| state.load_balancers.values_mut().for_each(|lb| lb.affinity = affinity));
+        let names: Vec<String> = bench.state.pools[&owner("nodes")].members.keys().cloned().collect();
+        let shares: Vec<_> = names.iter().map(|name| Share { name, weight: 1 }).collect();
+        let ring = ring::build(ring::size(shares.len()), &shares);
+        let mut fell = BTreeMap::<u8, u32>::new();
+        for index in 0..2000u16 {
+            let (port, low) = (index.wrapping_mul(7919), index.to_be_bytes());
+            let four = format!("10.{}.{}.9", low[1], low[0]);
+            let six = format!("2001:db8:51:{index:x}::1");
+            for (client, vip) in [(four, VIP), (six, VIP6)] {
+                let frame = if vip == VIP { Frame::v4(&client, VIP) } else { Frame::v6(&client, VIP6) };
+                let addresses = (client.parse().unwrap(), vip.parse().unwrap());
+                let only = affinity == Affinity::ClientIp;
+                let at = place(addresses.0, addresses.1, [port, 53], 17, only, ring.len());
+                let expected: u8 = names[usize::from(ring[at])][1..].parse().unwrap();
+                assert_eq!(bench.goes_to(&frame.udp(port, 53, b"")), Ok(expected));
+                *fell.entry(expected).or_default() += 1;
+            }
+        }
+        let fair = 4000 / u32::from(members);
+        assert!(fell.values().all(|count| count.abs_diff(fair) < fair / 2), "{fell:?}");
+    }
 }
