@@ -10,9 +10,12 @@ use std::{
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
 
-use crate::decide::{
-    blocks::VipRange,
-    ranges::{Span, is_canonical},
+use crate::{
+    decide::{
+        blocks::VipRange,
+        ranges::{Span, is_canonical},
+    },
+    store::Database,
 };
 
 /// A configuration that works once its values are the site's own; every key stands in it.
@@ -62,8 +65,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address and port of `/metrics`; none without it.
     pub metrics_listen: Option<SocketAddr>,
-    /// The SQLite database of the wanted state.
-    pub database: PathBuf,
+    /// Where the wanted state is kept: a file of SQLite, or, for several instances, MariaDB's
+    /// `mysql://USER@HOST/DATABASE`. With `?ssl-mode=VERIFY_IDENTITY&ssl-ca=FILE` by TLS alone, with `?socket=FILE`
+    /// by a socket.
+    pub database: String,
+    /// File that holds the password of MariaDB's user.
+    pub database_password_file: Option<PathBuf>,
     /// Every write is a line of JSON here.
     pub audit_log: PathBuf,
     /// How often devices and address pairs are compared with what is wanted, besides after every change.
@@ -253,6 +260,15 @@ impl Config {
         }
     }
 
+    /// The database, with its password.
+    pub fn database(&self) -> Result<Database, ConfigError> {
+        let database = self.check_database()?;
+        match &self.database_password_file {
+            None => Ok(database),
+            Some(path) => Ok(database.with_password(read("database_password_file", path)?.trim_end())),
+        }
+    }
+
     fn files(&self) -> Vec<(&'static str, &Path)> {
         let mut files = vec![
             ("tls.certificate", self.tls.certificate.as_path()),
@@ -262,6 +278,7 @@ impl Config {
             ("device.key", &self.device.key),
         ];
         files.extend(self.keystone.password_file.as_deref().map(|path| ("keystone.password_file", path)));
+        files.extend(self.database_password_file.as_deref().map(|path| ("database_password_file", path)));
         files.extend(self.keystone.ca.as_deref().map(|path| ("keystone.ca", path)));
         files
     }
@@ -270,6 +287,7 @@ impl Config {
         if self.reconcile_seconds == 0 {
             return Err(value("reconcile_seconds", 0, "1 or more"));
         }
+        self.check_database()?;
         self.check_keystone()?;
         if self.networks.is_empty() {
             return Err(value("network", "none", "one [[network]] at least"));
@@ -297,6 +315,22 @@ impl Config {
             ));
         }
         self.device.check_sources.iter().try_for_each(|range| canonical("device.check_sources", *range))
+    }
+
+    fn check_database(&self) -> Result<Database, ConfigError> {
+        let database = Database::parse(&self.database)
+            .map_err(|e| value("database", format!("{:?}", self.database), e.0))?;
+        match (&self.database_password_file, &database) {
+            (Some(path), Database::Sqlite(_)) => Err(value(
+                "database_password_file",
+                path.display(),
+                "none, because a file of SQLite has no password",
+            )),
+            (Some(_), _) if database.password().is_some() => {
+                Err(value("database, database_password_file", "both", "a password in one of the two"))
+            }
+            _ => Ok(database),
+        }
     }
 
     fn check_keystone(&self) -> Result<(), ConfigError> {

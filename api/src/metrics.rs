@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
 /// All metrics of the service. A clone counts into the same ones.
@@ -20,6 +20,7 @@ struct Inner {
     reconcile_seconds: HistogramVec,
     device_changes: IntCounter,
     neutron_writes: IntCounterVec,
+    leads: IntGauge,
 }
 
 impl Metrics {
@@ -50,6 +51,11 @@ impl Metrics {
             Opts::new("ake_api_neutron_writes_total", "Writes to Neutron by what was written"),
             &["what"],
         )?;
+        let leads = IntGauge::new(
+            "ake_api_writes_to_balancers",
+            "1 where this instance, of several, is the one that writes to the balancers",
+        )?;
+        registry.register(Box::new(leads.clone()))?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
         registry.register(Box::new(reconciliations.clone()))?;
@@ -65,6 +71,7 @@ impl Metrics {
                 reconcile_seconds,
                 device_changes,
                 neutron_writes,
+                leads,
             }),
         })
     }
@@ -85,6 +92,11 @@ impl Metrics {
     /// Changes were written to a balancer.
     pub fn device_written(&self, changes: usize) {
         self.inner.device_changes.inc_by(changes as u64);
+    }
+
+    /// This instance is the one that writes to balancers, or is not.
+    pub fn leads(&self, leads: bool) {
+        self.inner.leads.set(i64::from(leads));
     }
 
     /// Something was written to Neutron.

@@ -21,7 +21,7 @@ use crate::{
     auth::Authenticator,
     cloud::Cloud,
     config::{Config, Tls},
-    device::{self, Devices, Reconciler},
+    device::{self, Devices, Election, Leadership, Reconciler},
     feed::Feed,
     http::{self, App, Audit, Peer},
     metrics::Metrics,
@@ -40,9 +40,8 @@ const FAREWELL: Duration = Duration::from_secs(15);
 pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let metrics = Metrics::new()?;
-    let store = Store::open(&config.database)
-        .await
-        .with_context(|| format!("database = {}", config.database.display()))?;
+    let database = config.database()?;
+    let store = Store::open(&database).await.with_context(|| format!("database = {database}"))?;
     let audit = Audit::open(&config.audit_log)
         .with_context(|| format!("audit_log = {}", config.audit_log.display()))?;
     let acceptor = TlsAcceptor::from(Arc::new(tls(&config.tls)?));
@@ -59,13 +58,30 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
     };
 
     let tasks = TaskTracker::new();
+    let (leadership, post) = if store.is_shared() {
+        let me = format!("{} {}", config.listen, uuid::Uuid::new_v4());
+        (Leadership::beside_others(), Some(me))
+    } else {
+        (Leadership::default(), None)
+    };
     let reconciler = Reconciler {
         store: store.clone(),
         drivers,
         devices: devices.clone(),
         period: config.period(),
         metrics: metrics.clone(),
+        leadership: leadership.clone(),
     };
+    if let Some(me) = post.clone() {
+        let election = Election {
+            store: store.clone(),
+            me,
+            leadership: leadership.clone(),
+            devices: devices.clone(),
+            metrics: metrics.clone(),
+        };
+        tasks.spawn(to_the_last("the election of the writer", election.run(stop.clone()), stop.clone()));
+    }
     tasks.spawn(to_the_last("the balancers' task", reconciler.run(stop.clone()), stop.clone()));
     let service = Arc::new(Service::new(
         Arc::clone(&config),
@@ -74,7 +90,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         devices.clone(),
         metrics.clone(),
     ));
-    let drift = Drift { service: Arc::clone(&service), period: config.period() };
+    let drift = Drift { service: Arc::clone(&service), period: config.period(), leadership };
     tasks.spawn(to_the_last("the comparison with Neutron", drift.run(stop.clone()), stop.clone()));
     let others = Others { service: Arc::clone(&service) };
     tasks.spawn(others.run(stop.clone()));
@@ -101,6 +117,9 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
     tasks.close();
     if tokio::time::timeout(FAREWELL, tasks.wait()).await.is_err() {
         tracing::warn!("some work did not end in time");
+    }
+    if let Some(me) = post {
+        Election::leave(&store, &me).await;
     }
     store.close().await;
     tracing::info!("ake-api has ended");

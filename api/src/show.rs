@@ -13,7 +13,7 @@ use crate::{
 
 /// Answers the operator's question.
 pub async fn show(config: &Config, about: &str) -> anyhow::Result<String> {
-    let store = Store::open_to_read(&config.database).await?;
+    let store = Store::open_to_read(&config.database()?).await?;
     let (_, clusters) = store.load_all().await?;
     let view = ask(config).await?;
     let states: Vec<ClusterState> =

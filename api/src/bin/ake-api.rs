@@ -97,7 +97,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
 }
 
 async fn take_over(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
-    let store = Store::open(&config.database).await?;
+    let store = Store::open(&config.database()?).await?;
     for (url, driver) in device::drivers(config)? {
         let held = driver.read().await?.version;
         let version = store.version().await?;

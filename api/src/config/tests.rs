@@ -23,9 +23,12 @@ fn mistakes_are_named() {
         ("last = \"203.0.113.239\"", "last = \"203.0.113.17\"", &["last = 203.0.113.17", "/28"]),
         ("last = \"203.0.113.239\"", "last = \"203.0.113.1\"", &["last = 203.0.113.1", "behind first"]),
         ("https://192.168.77.2:9512", "192.168.77.2", &["device.endpoints = 192.168.77.2", "https://"]),
+        ("/var/lib/ake/api.sqlite", "mysql://db/ake", &["database", "no user"]),
+        ("/var/lib/ake/api.sqlite", "postgres://ake@db/ake", &["database", "another kind"]),
+        ("# database_password_file", "database_password_file", &["database_password_file", "SQLite"]),
         ("driver = \"xdp\"", "driver = \"f5\"", &["driver", "f5", "xdp"]),
         ("listen = \"0.0.0.0:9511\"", "listen = \"here\"", &["listen", "invalid socket address"]),
-        ("password_file = ", "password = \"x\"\npassword_file = ", &["both", "one of the two"]),
+        ("\npassword_file = ", "\npassword = \"x\"\npassword_file = ", &["both", "one of the two"]),
     ] {
         assert!(EXAMPLE.contains(from), "{from}");
         let error = parse(&EXAMPLE.replacen(from, to, 1)).unwrap_err().to_string();

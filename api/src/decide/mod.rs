@@ -3,6 +3,7 @@
 pub mod access;
 pub mod addresses;
 pub mod blocks;
+pub mod election;
 pub mod pairs;
 pub mod ranges;
 pub mod validate;

@@ -1,5 +1,6 @@
 //! The balancers: one task keeps them at what is wanted, and remembers what they said.
 
+mod election;
 mod follow;
 mod reconcile;
 pub mod translate;
@@ -22,6 +23,7 @@ use lb_driver::{
 use tokio::sync::{Notify, watch};
 
 use follow::Changed;
+pub use election::{Election, Leadership};
 pub use reconcile::Reconciler;
 pub use view::{applied, member_health};
 
@@ -62,6 +64,8 @@ pub struct Devices {
 struct Inner {
     changed: Notify,
     signals: AtomicU64,
+    /// The number of the wanted state that was compared last.
+    compared: AtomicU64,
     view: watch::Sender<View>,
     feed: Feed,
 }
@@ -69,8 +73,9 @@ struct Inner {
 impl Default for Devices {
     fn default() -> Self {
         let view = watch::Sender::new(View::default());
-        let (changed, signals, feed) = (Notify::new(), AtomicU64::new(0), Feed::default());
-        Self { inner: Arc::new(Inner { changed, signals, view, feed }) }
+        let (changed, feed) = (Notify::new(), Feed::default());
+        let (signals, compared) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { inner: Arc::new(Inner { changed, signals, compared, view, feed }) }
     }
 }
 
@@ -80,6 +85,13 @@ impl Devices {
         let signal = self.inner.signals.fetch_add(1, Ordering::SeqCst) + 1;
         self.inner.changed.notify_one();
         signal
+    }
+
+    /// Says that the wanted state has this number now, whoever changed it.
+    pub fn changed_elsewhere(&self, number: u64) {
+        if number > self.inner.compared.load(Ordering::SeqCst) {
+            self.signal();
+        }
     }
 
     /// Waits until a signal is answered; the view then, or the last one when it takes too long.

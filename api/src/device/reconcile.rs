@@ -11,11 +11,17 @@ use lb_driver::{
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Devices, Seen, View, follow, translate};
+use super::{Devices, Leadership, Seen, View, follow, translate};
 use crate::{metrics::Metrics, store::Store};
 
 /// Wait after the first failure; doubled with every further one, up to the period.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often an instance that does not write looks whether the other one has written.
+const GLANCE: Duration = Duration::from_millis(200);
+/// For how many looks in a row; then it looks ever more slowly.
+const GLANCES: u32 = 50;
+/// Why a balancer does not have yet what another instance is to write.
+const NOT_YET: &str = "the instance of ake-api that writes to it has not written this yet";
 
 /// Keeps the balancers.
 pub struct Reconciler {
@@ -29,6 +35,8 @@ pub struct Reconciler {
     pub period: Duration,
     /// Counts what was done.
     pub metrics: Metrics,
+    /// Whether this instance is the one that writes.
+    pub leadership: Leadership,
 }
 
 impl Reconciler {
@@ -40,6 +48,7 @@ impl Reconciler {
             let signals = self.devices.inner.signals.load(Ordering::SeqCst);
             let view = self.reconcile(signals).await;
             failures = if view.devices.values().any(|d| d.failure.is_some()) { failures + 1 } else { 0 };
+            let pause = self.pause(&view, failures);
             self.devices.publish(view);
             if followers.is_empty() {
                 for (url, driver) in &self.drivers {
@@ -47,7 +56,7 @@ impl Reconciler {
                     followers.spawn(follow::follow(url.clone(), driver, self.devices.clone(), stop.clone()));
                 }
             }
-            let next = Instant::now() + wait(failures, self.period);
+            let next = Instant::now() + pause;
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.devices.inner.changed.notified() => {}
@@ -56,8 +65,14 @@ impl Reconciler {
         }
     }
 
-    async fn reconcile(&self, answered: u64) -> View {
-        let mut view = View { answered, devices: BTreeMap::new() };
+    /// How long to wait with the next comparison, unless something changes.
+    fn pause(&self, view: &View, failures: u32) -> Duration {
+        let other_writes = view.devices.values().any(|seen| seen.failure.as_deref() == Some(NOT_YET));
+        if other_writes && failures < GLANCES { GLANCE } else { wait(failures, self.period) }
+    }
+
+    async fn reconcile(&self, signals: u64) -> View {
+        let mut view = View { answered: signals, devices: BTreeMap::new() };
         let wanted = match self.wanted().await {
             Ok(wanted) => wanted,
             Err(failure) => {
@@ -74,18 +89,23 @@ impl Reconciler {
             let started = Instant::now();
             let mut seen = self.device(driver.as_ref(), wanted).await;
             self.metrics.reconciled(url, seen.failure.is_none(), started.elapsed());
-            if let Some(failure) = &seen.failure {
-                tracing::warn!(device = %url, %failure, "a balancer does not have what is wanted");
+            if let Some(failure) = seen.failure.as_deref().filter(|failure| *failure != NOT_YET) {
+                tracing::warn!(device = %url, failure, "a balancer does not have what is wanted");
             }
             seen.status = driver.status().await.map(Arc::new).ok();
             (url.clone(), seen)
         });
         view.devices = futures::future::join_all(seen).await.into_iter().collect();
+        if view.devices.values().any(|seen| seen.failure.as_deref() == Some(NOT_YET)) {
+            // whoever waits for its write goes on waiting
+            view.answered = self.devices.view().answered;
+        }
         view
     }
 
     async fn wanted(&self) -> Result<State, String> {
         let (version, clusters) = self.store.load_all().await.map_err(|e| e.to_string())?;
+        self.devices.inner.compared.fetch_max(version.number, Ordering::SeqCst);
         let state = translate::state(version, &clusters).map_err(|e| e.to_string())?;
         state.check().map_err(|e| e.to_string())?;
         Ok(state)
@@ -97,8 +117,15 @@ impl Reconciler {
             Err(e) => return Seen { failure: Some(e.to_string()), ..Seen::default() },
         };
         let changes = diff::diff(wanted, &actual);
-        if changes.is_empty() {
+        if changes.is_empty() && !self.must_fence(driver, wanted, actual.version) {
             return Seen { state: Some(Arc::new(actual)), ..Seen::default() };
+        }
+        if !self.leadership.may_write() {
+            return Seen {
+                state: Some(Arc::new(actual)),
+                failure: Some(NOT_YET.to_owned()),
+                ..Seen::default()
+            };
         }
         let wanted = match self.versioned(wanted, actual.version).await {
             Ok(wanted) => wanted,
@@ -116,6 +143,16 @@ impl Reconciler {
             }
             Err(e) => Seen { state: Some(Arc::new(actual)), failure: Some(e.to_string()), ..Seen::default() },
         }
+    }
+
+    /// Where this instance took the post of one that may come back, a balancer is told of the new epoch though
+    /// nothing else has changed: from then on it refuses what the other may still have under way.
+    fn must_fence(&self, driver: &dyn Driver, wanted: &State, held: Version) -> bool {
+        self.leadership.may_write()
+            && self.leadership.seized()
+            && driver.capabilities().versioned
+            && held.epoch < wanted.version.epoch
+            && held != Version::default()
     }
 
     /// A balancer that holds a newer state than the database was written by a database that is no longer there:

@@ -25,10 +25,10 @@ use crate::{
     auth::Authenticator,
     cloud::Cloud,
     config::{Config, EXAMPLE},
-    device::{Devices, Reconciler},
+    device::{Devices, Leadership, Reconciler},
     metrics::Metrics,
     service::Service,
-    store::Store,
+    store::{Database, Store},
 };
 
 const DEMO: &str = "11111111-1111-1111-1111-111111111111";
@@ -70,7 +70,7 @@ impl House {
             .replace("password_file = \"/etc/ake/keystone-password\"", "password = \"secret\"");
         let config = Arc::new(Config::parse(Path::new("api.toml"), &edit(text)).unwrap());
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("api.sqlite")).await.unwrap();
+        let store = Store::open(&Database::Sqlite(folder.path().join("api.sqlite"))).await.unwrap();
         let (devices, metrics, stop) =
             (Devices::default(), Metrics::new().unwrap(), CancellationToken::new());
         let balancer = Arc::new(Memory::default());
@@ -80,6 +80,7 @@ impl House {
             devices: devices.clone(),
             period: config.period(),
             metrics: metrics.clone(),
+            leadership: Leadership::default(),
         };
         tokio::spawn(reconciler.run(stop.clone()));
         let cloud = Arc::new(Cloud::new(&config).unwrap());

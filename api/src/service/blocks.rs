@@ -9,7 +9,7 @@ use crate::{
     config::Vip,
     decide::{blocks, wanted::ClusterRecord},
     refusal::{Kind, Refusal},
-    store::BlockRecord,
+    store::{BlockRecord, NewBlock, Origin},
 };
 
 impl Service {
@@ -24,7 +24,7 @@ impl Service {
                 self.add_block(cluster, vip).await?;
             }
             for record in of_family {
-                if record.port.is_some() {
+                if record.settled {
                     continue;
                 }
                 if self.reserve(cluster, record).await? == Reservation::Taken {
@@ -40,7 +40,7 @@ impl Service {
     pub(super) async fn add_block_of(&self, cluster: &ClusterRecord, family: Family) -> Result<(), Refusal> {
         // one that was begun and not finished comes first
         for record in self.store.blocks(Some(cluster.id)).await? {
-            if record.port.is_none() && record.block.is_ipv4() == (family == Family::V4) {
+            if !record.settled && record.block.is_ipv4() == (family == Family::V4) {
                 match self.reserve(cluster, &record).await? {
                     Reservation::Port(_) => return Ok(()),
                     Reservation::Taken => self.store.abandon_block(record.block).await?,
@@ -60,22 +60,13 @@ impl Service {
 
     async fn add_block(&self, cluster: &ClusterRecord, vip: &Vip) -> Result<(), Refusal> {
         let (network, subnet) = self.cloud.vip_ids(vip).await?;
+        let new = NewBlock { cluster: cluster.id, network, subnet, origin: Origin::Neutron };
         let mut foreign: Vec<IpNetwork> = Vec::new();
         loop {
-            let record = {
-                let _one = self.allocation.lock().await;
-                let owned: Vec<IpNetwork> =
-                    self.store.blocks(None).await?.into_iter().map(|record| record.block).collect();
-                let record = BlockRecord {
-                    block: blocks::next_block(vip.range(), &owned, &foreign)?,
-                    cluster: cluster.id,
-                    network: network.clone(),
-                    subnet: subnet.clone(),
-                    port: None,
-                };
-                self.store.intend_block(&record).await?;
-                record
-            };
+            let record = self
+                .store
+                .intend_block(&new, |owned| blocks::next_block(vip.range(), owned, &foreign))
+                .await??;
             match self.reserve(cluster, &record).await? {
                 Reservation::Port(_) => return Ok(()),
                 Reservation::Taken => {
@@ -93,7 +84,7 @@ impl Service {
         let reservation = self.cloud.reserve(cluster, record).await?;
         if let Reservation::Port(port) = &reservation {
             self.metrics.neutron_written("block");
-            self.store.reserve_block(record, port).await?;
+            self.store.settle_block(record, Some(port)).await?;
             self.devices.feed().touch(cluster.id);
             tracing::info!(cluster = %cluster.id, block = %record.block, %port, "VIP block reserved");
         }

@@ -65,24 +65,22 @@ impl Service {
         if let Some(credential) = &caller.credential {
             access::credential_may_touch(self.store.cluster_of_credential(credential).await?, id)?;
         }
-        let record = {
-            let _one = self.allocation.lock().await;
-            let taken = self.store.pod_ranges(&network).await?;
-            let (pool, prefix) = self.pod_pool(&network).await?;
-            let record = ClusterRecord {
-                id,
-                name: request.name.clone(),
-                project: caller.project.clone(),
-                pod_range: ranges::pod_range(&request.network, pool, prefix, &taken)?,
-                network,
-                blocks: vec![],
-                deleting: false,
-                revision: 1,
-                lease_transitions: 0,
-            };
-            self.store.register(&record).await?;
-            record
+        let (pool, prefix) = self.pod_pool(&network).await?;
+        let mut record = ClusterRecord {
+            id,
+            name: request.name.clone(),
+            project: caller.project.clone(),
+            network,
+            pod_range: pool,
+            blocks: vec![],
+            deleting: false,
+            revision: 1,
+            lease_transitions: 0,
         };
+        record.pod_range = self
+            .store
+            .register(&record, |taken| ranges::pod_range(&request.network, pool, prefix, taken))
+            .await??;
         if let Err(refusal) = self.ensure_blocks(&record).await {
             // Nothing is left behind of a cluster that could not be made. Where Neutron does not answer, the
             // record stays, so that a repetition or a deletion finds the ports.

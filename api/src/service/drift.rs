@@ -9,6 +9,7 @@ use super::{Service, ports};
 use crate::{
     cloud::NodePortFact,
     decide::wanted::Wanted,
+    device::Leadership,
     refusal::Refusal,
     store::{Change, Loaded},
 };
@@ -19,6 +20,8 @@ pub struct Drift {
     pub service: Arc<Service>,
     /// How often.
     pub period: Duration,
+    /// Of several instances, the one that writes to balancers compares.
+    pub leadership: Leadership,
 }
 
 impl Drift {
@@ -28,6 +31,9 @@ impl Drift {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(self.period) => {}
+            }
+            if !self.leadership.may_write() {
+                continue;
             }
             let clusters = match self.service.store.clusters(None).await {
                 Ok(clusters) => clusters,
@@ -80,12 +86,12 @@ impl Service {
     async fn settle_blocks(&self, loaded: &Loaded) -> Result<(), Refusal> {
         let reserved = self.cloud.reserved(loaded.record.id, &loaded.record.blocks).await?;
         for record in self.store.blocks(Some(loaded.record.id)).await? {
-            if record.port.is_some() && !reserved.contains(&record.block) {
+            if record.settled && !reserved.contains(&record.block) {
                 tracing::error!(cluster = %loaded.record.id, block = %record.block, "somebody deleted the port that reserves this block; it is made anew");
                 match self.cloud.reserve(&loaded.record, &record).await? {
                     crate::cloud::Reservation::Port(port) => {
                         self.metrics.neutron_written("block");
-                        self.store.reserve_block(&record, &port).await?;
+                        self.store.settle_block(&record, Some(&port)).await?;
                     }
                     crate::cloud::Reservation::Taken => {
                         return Err(Refusal::conflict(format!(

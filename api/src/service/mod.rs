@@ -50,8 +50,6 @@ pub struct Service {
     pub metrics: Metrics,
     config: Arc<Config>,
     locks: Mutex<HashMap<ClusterId, Weak<Mutex<()>>>>,
-    /// Held while something is chosen that may have only one owner.
-    allocation: Mutex<()>,
 }
 
 impl Service {
@@ -64,7 +62,7 @@ impl Service {
         devices: Devices,
         metrics: Metrics,
     ) -> Self {
-        Self { store, cloud, devices, metrics, config, locks: Mutex::default(), allocation: Mutex::default() }
+        Self { store, cloud, devices, metrics, config, locks: Mutex::default() }
     }
 
     /// Writes to one cluster happen one after the other.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Service;
-use crate::{decide::access::Caller, refusal::Refusal};
+use crate::{decide::access::Caller, refusal::Refusal, store::Pulse};
 
 /// How often the database is asked whether another instance changed it.
 const OTHERS: Duration = Duration::from_secs(1);
@@ -67,8 +67,8 @@ impl Others {
         let mut known = None;
         while stop.run_until_cancelled(tokio::time::sleep(OTHERS)).await.is_some() {
             // one that cannot be read says so wherever it is needed
-            let Ok(version) = self.service.store.version().await else { continue };
-            if known.replace(version).is_some_and(|known| known != version) {
+            let Ok(Pulse { number, changes, .. }) = self.service.store.pulse().await else { continue };
+            if known.replace((number, changes)).is_some_and(|known| known != (number, changes)) {
                 self.service.devices.feed().ring();
             }
         }

@@ -3,7 +3,8 @@
 use ake_api_client::ClusterId;
 use ipnetwork::IpNetwork;
 
-use super::{Store, StoreError, parsed, raise_version};
+use super::{Store, StoreError, parsed, raise_changes, raise_version};
+use crate::refusal::Refusal;
 
 /// A block that a cluster has, or is about to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +17,59 @@ pub struct BlockRecord {
     pub network: String,
     /// Id of its subnet.
     pub subnet: String,
-    /// The Neutron port that reserves it; none before it is made.
+    /// The Neutron port that reserves it; none before it is made, and none where there is no Neutron.
     pub port: Option<String>,
+    /// Whether it is the cluster's already.
+    pub settled: bool,
+    /// What holds it.
+    pub origin: Origin,
+}
+
+/// A block that is yet to be chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewBlock {
+    /// Whose it will be.
+    pub cluster: ClusterId,
+    /// Id of the Neutron network that it is on; empty where there is no Neutron.
+    pub network: String,
+    /// Id of its subnet.
+    pub subnet: String,
+    /// What will hold it.
+    pub origin: Origin,
+}
+
+/// What holds a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A Neutron port that AKE made.
+    Neutron,
+    /// Nothing but the database: there is no Neutron.
+    Range,
+    /// A Neutron port that was there before.
+    Adopted,
+}
+
+impl Origin {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Neutron => "neutron",
+            Self::Range => "range",
+            Self::Adopted => "adopted",
+        }
+    }
+}
+
+/// A word that is no origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected neutron, range or adopted")]
+pub struct NoOrigin;
+
+impl std::str::FromStr for Origin {
+    type Err = NoOrigin;
+
+    fn from_str(word: &str) -> Result<Self, NoOrigin> {
+        [Self::Neutron, Self::Range, Self::Adopted].into_iter().find(|o| o.word() == word).ok_or(NoOrigin)
+    }
 }
 
 #[derive(sqlx::FromRow)]
@@ -27,71 +79,110 @@ struct Row {
     network: String,
     subnet: String,
     port: Option<String>,
+    settled: i64,
+    origin: String,
 }
 
 impl Store {
     /// All blocks of all clusters, or of one.
     pub async fn blocks(&self, cluster: Option<ClusterId>) -> Result<Vec<BlockRecord>, StoreError> {
-        let rows: Vec<Row> = sqlx::query_as(
-            "SELECT block, cluster, network, subnet, port FROM blocks WHERE ?1 IS NULL OR cluster = ?1 \
-             ORDER BY position, block",
-        )
-        .bind(cluster.map(|cluster| cluster.to_string()))
-        .fetch_all(&self.pool)
-        .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(BlockRecord {
-                    block: parsed("blocks.block", &row.block, "a range")?,
-                    cluster: parsed("blocks.cluster", &row.cluster, "a UUID")?,
-                    network: row.network,
-                    subnet: row.subnet,
-                    port: row.port,
-                })
-            })
-            .collect()
+        let text = match cluster {
+            None => format!("{COLUMNS} ORDER BY cluster, position, block"),
+            Some(_) => format!("{COLUMNS} WHERE cluster = ? ORDER BY position, block"),
+        };
+        let query = sqlx::query_as(&text);
+        let query = cluster.iter().map(ToString::to_string).fold(query, sqlx::query::QueryAs::bind);
+        let rows: Vec<Row> = query.fetch_all(&self.pool).await?;
+        rows.into_iter().map(record).collect()
     }
 
-    /// Keeps that a cluster is about to have a block, before Neutron is asked for it.
-    pub async fn intend_block(&self, record: &BlockRecord) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO blocks (block, cluster, position, network, subnet) \
-             SELECT ?, ?, COUNT(*), ?, ? FROM blocks WHERE cluster = ?",
-        )
-        .bind(record.block.to_string())
-        .bind(record.cluster.to_string())
-        .bind(&record.network)
-        .bind(&record.subnet)
-        .bind(record.cluster.to_string())
-        .execute(&self.pool)
+    /// Keeps that a cluster is about to have a block, before Neutron is asked for it. It is chosen, of what no
+    /// cluster has, while nobody else can choose.
+    pub async fn intend_block(
+        &self,
+        new: &NewBlock,
+        choose: impl Fn(&[IpNetwork]) -> Result<IpNetwork, Refusal>,
+    ) -> Result<Result<BlockRecord, Refusal>, StoreError> {
+        let id = new.cluster.to_string();
+        self.retried(|| async {
+            let mut transaction = self.begin().await?;
+            raise_changes(&mut transaction).await?;
+            let owned: Vec<(String, String)> =
+                sqlx::query_as("SELECT block, cluster FROM blocks").fetch_all(&mut *transaction).await?;
+            let position = owned.iter().filter(|(_, cluster)| *cluster == id).count();
+            let owned: Vec<IpNetwork> =
+                owned.iter().map(|(b, _)| parsed("blocks.block", b, "a range")).collect::<Result<_, _>>()?;
+            let block = match choose(&owned) {
+                Ok(block) => block,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            sqlx::query(
+                "INSERT INTO blocks (block, cluster, position, network, subnet, origin) VALUES (?, ?, ?, ?, ?, ?)",
+            )
+            .bind(block.to_string())
+            .bind(&id)
+            .bind(i64::try_from(position).unwrap_or(i64::MAX))
+            .bind(&new.network)
+            .bind(&new.subnet)
+            .bind(new.origin.word())
+            .execute(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+            let NewBlock { cluster, network, subnet, origin } = new.clone();
+            Ok(Ok(BlockRecord { block, cluster, network, subnet, port: None, settled: false, origin }))
+        })
         .await
-        .map(drop)
-        .map_err(Into::into)
     }
 
-    /// Keeps the Neutron port that reserves a block: from now on the block is the cluster's.
-    pub async fn reserve_block(&self, record: &BlockRecord, port: &str) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("UPDATE blocks SET port = ? WHERE block = ?")
-            .bind(port)
-            .bind(record.block.to_string())
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::query("UPDATE clusters SET revision = revision + 1 WHERE id = ?")
-            .bind(record.cluster.to_string())
-            .execute(&mut *transaction)
-            .await?;
-        raise_version(&mut transaction).await?;
-        Ok(transaction.commit().await?)
+    /// Keeps what reserves a block, a Neutron port where there is Neutron: from now on the block is the cluster's.
+    pub async fn settle_block(&self, record: &BlockRecord, port: Option<&str>) -> Result<(), StoreError> {
+        let id = record.cluster.to_string();
+        self.retried(|| async {
+            let mut transaction = self.begin().await?;
+            raise_version(&mut transaction).await?;
+            let updated =
+                sqlx::query("UPDATE blocks SET port = ?, settled = 1 WHERE block = ? AND cluster = ?")
+                    .bind(port)
+                    .bind(record.block.to_string())
+                    .bind(&id)
+                    .execute(&mut *transaction)
+                    .await?;
+            if updated.rows_affected() == 0 {
+                // the cluster was forgotten meanwhile
+                return Err(StoreError::Race(record.cluster));
+            }
+            sqlx::query("UPDATE clusters SET revision = revision + 1 WHERE id = ?")
+                .bind(&id)
+                .execute(&mut *transaction)
+                .await?;
+            Ok(transaction.commit().await?)
+        })
+        .await
     }
 
     /// Takes back the intention to have a block.
     pub async fn abandon_block(&self, block: IpNetwork) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM blocks WHERE block = ? AND port IS NULL")
-            .bind(block.to_string())
-            .execute(&self.pool)
-            .await
-            .map(drop)
-            .map_err(Into::into)
+        self.retried(|| async {
+            sqlx::query("DELETE FROM blocks WHERE block = ? AND settled = 0")
+                .bind(block.to_string())
+                .execute(&self.pool)
+                .await?;
+            Ok(())
+        })
+        .await
     }
+}
+
+const COLUMNS: &str = "SELECT block, cluster, network, subnet, port, settled, origin FROM blocks";
+
+fn record(row: Row) -> Result<BlockRecord, StoreError> {
+    Ok(BlockRecord {
+        block: parsed("blocks.block", &row.block, "a range")?,
+        cluster: parsed("blocks.cluster", &row.cluster, "a UUID")?,
+        network: row.network,
+        subnet: row.subnet,
+        port: row.port,
+        settled: row.settled != 0,
+        origin: parsed("blocks.origin", &row.origin, "neutron, range or adopted")?,
+    })
 }

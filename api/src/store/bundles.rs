@@ -4,7 +4,7 @@ use ake_api_client::ClusterId;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::{Store, StoreError, parsed};
+use super::{Store, StoreError, parsed, raise_changes};
 
 /// A bundle that is waiting for its nodes.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,31 +27,40 @@ impl Store {
         ciphertext: &str,
     ) -> Result<bool, StoreError> {
         let (id, digest) = (cluster.to_string(), digest(claim));
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let old: Option<(Vec<u8>, String)> =
-            sqlx::query_as("SELECT claim, ciphertext FROM bundles WHERE cluster = ? AND role = ?")
+        self.retried(|| async {
+            let mut transaction = self.begin().await?;
+            raise_changes(&mut transaction).await?;
+            let old: Option<(String, Vec<u8>)> =
+                sqlx::query_as("SELECT claim, ciphertext FROM bundles WHERE cluster = ? AND role = ?")
+                    .bind(&id)
+                    .bind(role)
+                    .fetch_optional(&mut *transaction)
+                    .await?;
+            if let Some((old_claim, old_ciphertext)) = old {
+                if bool::from(old_claim.as_bytes().ct_eq(digest.as_bytes())) && old_ciphertext == ciphertext.as_bytes() {
+                    return Ok(false);
+                }
+                sqlx::query("DELETE FROM redeemed WHERE claim = ?")
+                    .bind(old_claim)
+                    .execute(&mut *transaction)
+                    .await?;
+                sqlx::query("DELETE FROM bundles WHERE cluster = ? AND role = ?")
+                    .bind(&id)
+                    .bind(role)
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+            sqlx::query("INSERT INTO bundles (cluster, role, claim, ciphertext) VALUES (?, ?, ?, ?)")
                 .bind(&id)
                 .bind(role)
-                .fetch_optional(&mut *transaction)
-                .await?;
-        if let Some((old_claim, old_ciphertext)) = old {
-            if bool::from(old_claim.ct_eq(&digest)) && old_ciphertext == ciphertext {
-                return Ok(false);
-            }
-            sqlx::query("DELETE FROM redeemed WHERE claim = ?")
-                .bind(old_claim)
+                .bind(&digest)
+                .bind(ciphertext.as_bytes())
                 .execute(&mut *transaction)
                 .await?;
-        }
-        sqlx::query("INSERT OR REPLACE INTO bundles (cluster, role, claim, ciphertext) VALUES (?, ?, ?, ?)")
-            .bind(&id)
-            .bind(role)
-            .bind(digest)
-            .bind(ciphertext)
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(true)
+            transaction.commit().await?;
+            Ok(true)
+        })
+        .await
     }
 
     /// Whether this claim belongs to another bundle than the one of this cluster and role.
@@ -68,17 +77,21 @@ impl Store {
     /// the answer takes says nothing about claims that exist.
     pub async fn find_bundle(&self, claim: &str) -> Result<Option<BundleRecord>, StoreError> {
         let digest = digest(claim);
-        let row: Option<(String, String, Vec<u8>, String)> =
+        let row: Option<(String, String, String, Vec<u8>)> =
             sqlx::query_as("SELECT cluster, role, claim, ciphertext FROM bundles WHERE claim = ?")
                 .bind(&digest)
                 .fetch_optional(&self.pool)
                 .await?;
         match row {
-            Some((cluster, role, stored, ciphertext)) if bool::from(stored.ct_eq(&digest)) => {
+            Some((cluster, role, stored, ciphertext)) if bool::from(stored.as_bytes().ct_eq(digest.as_bytes())) => {
                 Ok(Some(BundleRecord {
                     cluster: parsed("bundles.cluster", &cluster, "a UUID")?,
                     role,
-                    ciphertext,
+                    ciphertext: String::from_utf8(ciphertext).map_err(|_| StoreError::Column {
+                        column: "bundles.ciphertext",
+                        value: "bytes".to_owned(),
+                        expected: "text",
+                    })?,
                 }))
             }
             _ => Ok(None),
@@ -87,16 +100,24 @@ impl Store {
 
     /// Keeps that a server has the bundle of a claim now. False if it had it before.
     pub async fn redeem(&self, cluster: ClusterId, claim: &str, server: &str) -> Result<bool, StoreError> {
-        let done = sqlx::query("INSERT OR IGNORE INTO redeemed (claim, server, cluster) VALUES (?, ?, ?)")
-            .bind(digest(claim))
-            .bind(server)
-            .bind(cluster.to_string())
-            .execute(&self.pool)
-            .await?;
-        Ok(done.rows_affected() == 1)
+        let done = self.retried(|| async {
+            sqlx::query("INSERT INTO redeemed (claim, server, cluster) VALUES (?, ?, ?)")
+                .bind(digest(claim))
+                .bind(server)
+                .bind(cluster.to_string())
+                .execute(&self.pool)
+                .await?;
+            Ok(())
+        });
+        match done.await {
+            Ok(()) => Ok(true),
+            Err(StoreError::Taken(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
-fn digest(claim: &str) -> Vec<u8> {
-    Sha256::digest(claim.as_bytes()).to_vec()
+/// SHA-256, as hexadecimal digits.
+fn digest(claim: &str) -> String {
+    Sha256::digest(claim.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }

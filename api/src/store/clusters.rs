@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use ake_api_client::ClusterId;
 use ipnetwork::IpNetwork;
 use serde_json::Value;
-use sqlx::{Connection, sqlite::SqliteConnection};
+use sqlx::AnyConnection;
 
-use super::{Store, StoreError, parsed, raise_version};
-use crate::decide::wanted::{ClusterRecord, UnreadableObject, Wanted};
+use super::{Store, StoreError, parsed, raise_changes, raise_version};
+use crate::{
+    decide::wanted::{ClusterRecord, UnreadableObject, Wanted},
+    refusal::Refusal,
+};
 
 /// A cluster as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,13 +53,14 @@ const COLUMNS: &str =
 impl Store {
     /// All clusters, or those of a project, without what they want.
     pub async fn clusters(&self, project: Option<&str>) -> Result<Vec<ClusterRecord>, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        let mut transaction = connection.begin().await?;
-        let rows: Vec<Row> =
-            sqlx::query_as(&format!("{COLUMNS} WHERE ?1 IS NULL OR project = ?1 ORDER BY id"))
-                .bind(project)
-                .fetch_all(&mut *transaction)
-                .await?;
+        let mut transaction = self.pool.begin().await?;
+        let text = match project {
+            None => format!("{COLUMNS} ORDER BY id"),
+            Some(_) => format!("{COLUMNS} WHERE project = ? ORDER BY id"),
+        };
+        let query = sqlx::query_as(&text);
+        let query = project.into_iter().fold(query, sqlx::query::QueryAs::bind);
+        let rows: Vec<Row> = query.fetch_all(&mut *transaction).await?;
         let mut records = Vec::with_capacity(rows.len());
         for row in rows {
             records.push(record(&mut transaction, row).await?);
@@ -66,9 +70,7 @@ impl Store {
 
     /// One cluster with all that it wants.
     pub async fn load(&self, cluster: ClusterId) -> Result<Option<Loaded>, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        let mut transaction = connection.begin().await?;
-        load(&mut transaction, cluster).await
+        load(&mut *self.pool.begin().await?, cluster).await
     }
 
     /// One cluster without what it wants: one row, however much it owns.
@@ -86,8 +88,7 @@ impl Store {
 
     /// Every cluster with all that it wants, and the version of the whole, from one moment.
     pub async fn load_all(&self) -> Result<(lb_driver::model::Version, Vec<Loaded>), StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        let mut transaction = connection.begin().await?;
+        let mut transaction = self.pool.begin().await?;
         let (epoch, number): (i64, i64) = sqlx::query_as("SELECT epoch, number FROM device WHERE one = 1")
             .fetch_one(&mut *transaction)
             .await?;
@@ -102,87 +103,82 @@ impl Store {
         Ok((version, all))
     }
 
-    /// The pod ranges that the clusters of a network have.
-    pub async fn pod_ranges(&self, network: &str) -> Result<Vec<IpNetwork>, StoreError> {
-        let rows: Vec<String> = sqlx::query_scalar("SELECT pod_range FROM clusters WHERE network = ?")
-            .bind(network)
-            .fetch_all(&self.pool)
-            .await?;
-        rows.iter().map(|range| parsed("clusters.pod_range", range, "a range")).collect()
-    }
-
-    /// Keeps a new cluster, still without blocks.
-    pub async fn register(&self, cluster: &ClusterRecord) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO clusters (id, name, project, network, pod_range) VALUES (?, ?, ?, ?, ?)")
+    /// Keeps a new cluster, still without blocks. Its pod range is chosen, of what the clusters of its network have
+    /// left, while nobody else can choose.
+    pub async fn register(
+        &self,
+        cluster: &ClusterRecord,
+        choose: impl Fn(&[IpNetwork]) -> Result<IpNetwork, Refusal>,
+    ) -> Result<Result<IpNetwork, Refusal>, StoreError> {
+        let done = self.retried(|| async {
+            let mut transaction = self.begin().await?;
+            raise_version(&mut transaction).await?;
+            let taken: Vec<String> = sqlx::query_scalar("SELECT pod_range FROM clusters WHERE network = ?")
+                .bind(&cluster.network)
+                .fetch_all(&mut *transaction)
+                .await?;
+            let taken: Vec<IpNetwork> = taken
+                .iter()
+                .map(|range| parsed("clusters.pod_range", range, "a range"))
+                .collect::<Result<_, _>>()?;
+            let chosen = match choose(&taken) {
+                Ok(chosen) => chosen,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            sqlx::query(
+                "INSERT INTO clusters (id, name, project, network, pod_range) VALUES (?, ?, ?, ?, ?)",
+            )
             .bind(cluster.id.to_string())
             .bind(&cluster.name)
             .bind(&cluster.project)
             .bind(&cluster.network)
-            .bind(cluster.pod_range.to_string())
-            .execute(&self.pool)
-            .await
-            .map(drop)
-            .map_err(Into::into)
+            .bind(chosen.to_string())
+            .execute(&mut *transaction)
+            .await?;
+            transaction.commit().await?;
+            Ok(Ok(chosen))
+        });
+        match done.await {
+            Err(StoreError::Taken(_)) => Err(StoreError::Race(cluster.id)),
+            done => done,
+        }
     }
 
     /// Keeps a new name.
     pub async fn rename(&self, cluster: ClusterId, name: &str) -> Result<(), StoreError> {
-        sqlx::query("UPDATE clusters SET name = ?, revision = revision + 1 WHERE id = ?")
-            .bind(name)
-            .bind(cluster.to_string())
-            .execute(&self.pool)
-            .await
-            .map(drop)
-            .map_err(Into::into)
+        self.retried(|| async {
+            let mut transaction = self.begin().await?;
+            raise_version(&mut transaction).await?;
+            sqlx::query("UPDATE clusters SET name = ?, revision = revision + 1 WHERE id = ?")
+                .bind(name)
+                .bind(cluster.to_string())
+                .execute(&mut *transaction)
+                .await?;
+            Ok(transaction.commit().await?)
+        })
+        .await
     }
 
     /// Keeps a change, if nobody else changed the cluster since it was loaded. Whether anything was to be
     /// changed is the answer; if not, the revision stays.
     pub async fn save(&self, before: &Loaded, change: Change<'_>) -> Result<bool, StoreError> {
         let record = &before.record;
-        let id = record.id.to_string();
         let (old, new) = (before.wanted.to_objects()?, change.wanted.unwrap_or(&before.wanted).to_objects()?);
         let changed = old != new || (change.deleting && !record.deleting);
-        let raises_lease = change.lease_transitions > record.lease_transitions;
-        if !changed && !raises_lease {
+        if !changed && change.lease_transitions <= record.lease_transitions {
             return Ok(false);
         }
-        let mut connection = self.pool.acquire().await?;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        let updated = sqlx::query(
-            "UPDATE clusters SET revision = revision + ?, deleting = MAX(deleting, ?), \
-             lease_transitions = MAX(lease_transitions, ?) WHERE id = ? AND revision = ?",
-        )
-        .bind(i64::from(changed))
-        .bind(i64::from(change.deleting))
-        .bind(i64::try_from(change.lease_transitions).unwrap_or(i64::MAX))
-        .bind(&id)
-        .bind(i64::try_from(record.revision).unwrap_or(i64::MAX))
-        .execute(&mut *transaction)
-        .await?;
-        if updated.rows_affected() == 0 {
-            return Err(StoreError::Race(record.id));
-        }
-        for path in old.keys().filter(|path| !new.contains_key(*path)) {
-            sqlx::query("DELETE FROM objects WHERE cluster = ? AND path = ?")
-                .bind(&id)
-                .bind(path)
-                .execute(&mut *transaction)
-                .await?;
-        }
-        for (path, body) in new.iter().filter(|(path, body)| old.get(*path) != Some(*body)) {
-            sqlx::query("INSERT OR REPLACE INTO objects (cluster, path, body) VALUES (?, ?, ?)")
-                .bind(&id)
-                .bind(path)
-                .bind(body.to_string())
-                .execute(&mut *transaction)
-                .await?;
-        }
-        if changed {
-            raise_version(&mut transaction).await?;
-        }
-        transaction.commit().await?;
-        Ok(changed)
+        self.retried(|| async {
+            let mut transaction = self.begin().await?;
+            if changed {
+                raise_version(&mut transaction).await?;
+            }
+            advance(&mut transaction, record, changed, change).await?;
+            replace(&mut transaction, record.id, &old, &new).await?;
+            transaction.commit().await?;
+            Ok(changed)
+        })
+        .await
     }
 
     /// Keeps which address pairs of a port are ours.
@@ -193,42 +189,47 @@ impl Store {
         ours: &BTreeSet<IpNetwork>,
     ) -> Result<(), StoreError> {
         let id = cluster.to_string();
-        let mut connection = self.pool.acquire().await?;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("DELETE FROM pairs WHERE cluster = ? AND port = ?")
-            .bind(&id)
-            .bind(port)
-            .execute(&mut *transaction)
-            .await?;
-        for range in ours {
-            sqlx::query("INSERT INTO pairs (cluster, port, range) VALUES (?, ?, ?)")
+        self.retried(|| async {
+            let mut transaction = self.begin().await?;
+            raise_changes(&mut transaction).await?;
+            sqlx::query("DELETE FROM pairs WHERE cluster = ? AND port = ?")
                 .bind(&id)
                 .bind(port)
-                .bind(range.to_string())
                 .execute(&mut *transaction)
                 .await?;
-        }
-        Ok(transaction.commit().await?)
+            for pair in ours {
+                sqlx::query("INSERT INTO pairs (cluster, port, pair) VALUES (?, ?, ?)")
+                    .bind(&id)
+                    .bind(port)
+                    .bind(pair.to_string())
+                    .execute(&mut *transaction)
+                    .await?;
+            }
+            Ok(transaction.commit().await?)
+        })
+        .await
     }
 
     /// Forgets a cluster and all that hangs on it.
     pub async fn forget(&self, cluster: ClusterId) -> Result<(), StoreError> {
         let id = cluster.to_string();
-        let mut connection = self.pool.acquire().await?;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        for statement in [
-            "DELETE FROM redeemed WHERE cluster = ?",
-            "DELETE FROM bundles WHERE cluster = ?",
-            "DELETE FROM credentials WHERE cluster = ?",
-            "DELETE FROM pairs WHERE cluster = ?",
-            "DELETE FROM objects WHERE cluster = ?",
-            "DELETE FROM blocks WHERE cluster = ?",
-            "DELETE FROM clusters WHERE id = ?",
-        ] {
-            sqlx::query(statement).bind(&id).execute(&mut *transaction).await?;
-        }
-        raise_version(&mut transaction).await?;
-        Ok(transaction.commit().await?)
+        self.retried(|| async {
+            let mut transaction = self.begin().await?;
+            raise_version(&mut transaction).await?;
+            for statement in [
+                "DELETE FROM redeemed WHERE cluster = ?",
+                "DELETE FROM bundles WHERE cluster = ?",
+                "DELETE FROM credentials WHERE cluster = ?",
+                "DELETE FROM pairs WHERE cluster = ?",
+                "DELETE FROM objects WHERE cluster = ?",
+                "DELETE FROM blocks WHERE cluster = ?",
+                "DELETE FROM clusters WHERE id = ?",
+            ] {
+                sqlx::query(statement).bind(&id).execute(&mut *transaction).await?;
+            }
+            Ok(transaction.commit().await?)
+        })
+        .await
     }
 
     /// The cluster that an application credential belongs to.
@@ -243,47 +244,105 @@ impl Store {
 
     /// Gives an application credential to a cluster, unless it belongs to one already.
     pub async fn bind_credential(&self, credential: &str, cluster: ClusterId) -> Result<(), StoreError> {
-        sqlx::query("INSERT OR IGNORE INTO credentials (credential, cluster) VALUES (?, ?)")
-            .bind(credential)
-            .bind(cluster.to_string())
-            .execute(&self.pool)
-            .await
-            .map(drop)
-            .map_err(Into::into)
+        let done = self.retried(|| async {
+            sqlx::query("INSERT INTO credentials (credential, cluster) VALUES (?, ?)")
+                .bind(credential)
+                .bind(cluster.to_string())
+                .execute(&self.pool)
+                .await?;
+            Ok(())
+        });
+        match done.await {
+            Err(StoreError::Taken(_)) => Ok(()),
+            done => done,
+        }
     }
 }
 
-async fn load(connection: &mut SqliteConnection, cluster: ClusterId) -> Result<Option<Loaded>, StoreError> {
+/// Takes the cluster's row to its next revision, if it still is at the one that was loaded.
+async fn advance(
+    connection: &mut AnyConnection,
+    record: &ClusterRecord,
+    changed: bool,
+    change: Change<'_>,
+) -> Result<(), StoreError> {
+    let transitions = i64::try_from(change.lease_transitions).unwrap_or(i64::MAX);
+    let deleting = i64::from(change.deleting);
+    let updated = sqlx::query(
+        "UPDATE clusters SET revision = revision + ?, \
+         deleting = CASE WHEN deleting < ? THEN ? ELSE deleting END, \
+         lease_transitions = CASE WHEN lease_transitions < ? THEN ? ELSE lease_transitions END \
+         WHERE id = ? AND revision = ?",
+    )
+    .bind(i64::from(changed))
+    .bind(deleting)
+    .bind(deleting)
+    .bind(transitions)
+    .bind(transitions)
+    .bind(record.id.to_string())
+    .bind(i64::try_from(record.revision).unwrap_or(i64::MAX))
+    .execute(connection)
+    .await?;
+    if updated.rows_affected() == 0 { Err(StoreError::Race(record.id)) } else { Ok(()) }
+}
+
+/// Takes a cluster's documents from the old ones to the new ones.
+async fn replace(
+    connection: &mut AnyConnection,
+    cluster: ClusterId,
+    old: &BTreeMap<String, Value>,
+    new: &BTreeMap<String, Value>,
+) -> Result<(), StoreError> {
+    let id = cluster.to_string();
+    for path in old.keys().filter(|path| !new.contains_key(*path)) {
+        sqlx::query("DELETE FROM objects WHERE cluster = ? AND path = ?")
+            .bind(&id)
+            .bind(path)
+            .execute(&mut *connection)
+            .await?;
+    }
+    for (path, body) in new.iter().filter(|(path, body)| old.get(*path) != Some(*body)) {
+        sqlx::query("REPLACE INTO objects (cluster, path, body) VALUES (?, ?, ?)")
+            .bind(&id)
+            .bind(path)
+            .bind(body.to_string().into_bytes())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn load(connection: &mut AnyConnection, cluster: ClusterId) -> Result<Option<Loaded>, StoreError> {
     let id = cluster.to_string();
     let row: Option<Row> =
         sqlx::query_as(&format!("{COLUMNS} WHERE id = ?")).bind(&id).fetch_optional(&mut *connection).await?;
     let Some(row) = row else { return Ok(None) };
     let record = record(connection, row).await?;
-    let objects: Vec<(String, String)> = sqlx::query_as("SELECT path, body FROM objects WHERE cluster = ?")
+    let objects: Vec<(String, Vec<u8>)> = sqlx::query_as("SELECT path, body FROM objects WHERE cluster = ?")
         .bind(&id)
         .fetch_all(&mut *connection)
         .await?;
     let objects = objects
         .into_iter()
-        .map(|(path, body)| match serde_json::from_str::<Value>(&body) {
+        .map(|(path, body)| match serde_json::from_slice::<Value>(&body) {
             Ok(body) => Ok((path, body)),
             Err(e) => Err(UnreadableObject { path, reason: e.to_string() }),
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let rows: Vec<(String, String)> = sqlx::query_as("SELECT port, range FROM pairs WHERE cluster = ?")
+    let rows: Vec<(String, String)> = sqlx::query_as("SELECT port, pair FROM pairs WHERE cluster = ?")
         .bind(&id)
         .fetch_all(&mut *connection)
         .await?;
     let mut pairs: BTreeMap<String, BTreeSet<IpNetwork>> = BTreeMap::new();
-    for (port, range) in rows {
-        pairs.entry(port).or_default().insert(parsed("pairs.range", &range, "a range")?);
+    for (port, pair) in rows {
+        pairs.entry(port).or_default().insert(parsed("pairs.pair", &pair, "a range")?);
     }
     Ok(Some(Loaded { record, wanted: Wanted::from_objects(objects)?, pairs }))
 }
 
-async fn record(connection: &mut SqliteConnection, row: Row) -> Result<ClusterRecord, StoreError> {
+async fn record(connection: &mut AnyConnection, row: Row) -> Result<ClusterRecord, StoreError> {
     let blocks: Vec<String> = sqlx::query_scalar(
-        "SELECT block FROM blocks WHERE cluster = ? AND port IS NOT NULL ORDER BY position, block",
+        "SELECT block FROM blocks WHERE cluster = ? AND settled = 1 ORDER BY position, block",
     )
     .bind(&row.id)
     .fetch_all(connection)

@@ -6,7 +6,10 @@ use axum::http::{Method, StatusCode};
 use serde_json::json;
 
 use super::{DEMO, House, PORT, cluster, message, registration};
-use crate::{decide::wanted::ClusterRecord, store::BlockRecord};
+use crate::{
+    decide::wanted::ClusterRecord,
+    store::{NewBlock, Origin},
+};
 
 #[tokio::test]
 async fn a_bundle_goes_to_a_server_of_its_cluster_and_role_once() {
@@ -116,15 +119,11 @@ async fn a_registration_that_broke_off_is_completed_with_the_port_that_was_made(
         revision: 1,
         lease_transitions: 0,
     };
-    let block = BlockRecord {
-        block: "203.0.113.16/28".parse().unwrap(),
-        cluster: id,
-        network: "vips-1".into(),
-        subnet: "sub-4".into(),
-        port: None,
-    };
-    house.service.store.register(&record).await.unwrap();
-    house.service.store.intend_block(&block).await.unwrap();
+    let new =
+        NewBlock { cluster: id, network: "vips-1".into(), subnet: "sub-4".into(), origin: Origin::Neutron };
+    let (range, wish) = (record.pod_range, "203.0.113.16/28".parse().unwrap());
+    house.service.store.register(&record, |_| Ok(range)).await.unwrap().unwrap();
+    let block = house.service.store.intend_block(&new, |_| Ok(wish)).await.unwrap().unwrap();
     house.service.cloud.reserve(&record, &block).await.unwrap();
     assert_eq!(
         house.get(&cluster("")).await.body["cluster"]["vip_blocks"],
