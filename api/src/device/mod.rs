@@ -22,8 +22,8 @@ use lb_driver::{
 };
 use tokio::sync::{Notify, watch};
 
-use follow::Changed;
 pub use election::{Election, Leadership};
+use follow::Changed;
 pub use reconcile::Reconciler;
 pub use view::{applied, member_health};
 

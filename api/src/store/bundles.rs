@@ -37,7 +37,9 @@ impl Store {
                     .fetch_optional(&mut *transaction)
                     .await?;
             if let Some((old_claim, old_ciphertext)) = old {
-                if bool::from(old_claim.as_bytes().ct_eq(digest.as_bytes())) && old_ciphertext == ciphertext.as_bytes() {
+                if bool::from(old_claim.as_bytes().ct_eq(digest.as_bytes()))
+                    && old_ciphertext == ciphertext.as_bytes()
+                {
                     return Ok(false);
                 }
                 sqlx::query("DELETE FROM redeemed WHERE claim = ?")
@@ -83,7 +85,9 @@ impl Store {
                 .fetch_optional(&self.pool)
                 .await?;
         match row {
-            Some((cluster, role, stored, ciphertext)) if bool::from(stored.as_bytes().ct_eq(digest.as_bytes())) => {
+            Some((cluster, role, stored, ciphertext))
+                if bool::from(stored.as_bytes().ct_eq(digest.as_bytes())) =>
+            {
                 Ok(Some(BundleRecord {
                     cluster: parsed("bundles.cluster", &cluster, "a UUID")?,
                     role,

@@ -13,7 +13,7 @@ use std::{
 const KEEPER: &str = r#"
 set -e
 folder=$(mktemp -d)
-trap 'kill -9 "$server" 2>/dev/null; wait; rm -rf "$folder"' EXIT
+trap 'exec 2>/dev/null; kill -9 "$server"; wait; rm -rf "$folder"' EXIT
 mariadb-install-db --no-defaults --user=root --datadir="$folder/data" --skip-test-db \
     --auth-root-authentication-method=normal >"$folder/log" 2>&1 || { cat "$folder/log" >&2; exit 1; }
 mariadbd --no-defaults --user=root --datadir="$folder/data" --socket="$folder/socket" --bind-address=127.0.0.1 \
