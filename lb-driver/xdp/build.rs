@@ -1,4 +1,4 @@
-//! Compiles the data plane, bpf/balancer.bpf.c, and what measures it, with Debian's clang, and names the layout of the
+//! Compiles the programs in bpf/ with Debian's clang, and names the layout of the
 //! tables that survive a restart.
 
 use std::{
@@ -17,7 +17,7 @@ fn main() {
     println!("cargo::rerun-if-changed=bpf");
     println!("cargo::rerun-if-env-changed=BPF_CLANG");
     let Ok(out) = env::var("OUT_DIR") else { return println!("cargo::error=OUT_DIR is not set") };
-    for name in ["balancer", "bench"] {
+    for name in ["balancer", "probe", "bench"] {
         let source = format!("bpf/{name}.bpf.c");
         if let Err(lines) = compile(&source, &Path::new(&out).join(format!("{name}.bpf.o"))) {
             return lines.iter().for_each(|line| println!("cargo::error={line}"));

@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use lb_driver::{
-    model::{Check, Member, Owner, Pool, State, Version},
+    model::{Check, MacAddr, Member, Owner, Pool, State, Version},
     vendor::xdp::{translate, wire},
 };
 use tokio::sync::watch;
@@ -20,6 +21,7 @@ use crate::{
     maps::{DataPlane, MapsError},
     memory::Identity,
     plan::{self, Book, Full, Tables, Verdict},
+    probe::ProbeError,
     store::{Store, StoreError},
 };
 
@@ -51,6 +53,9 @@ pub enum PutError {
     /// The kernel refused a part of it; the same version may be sent again.
     #[error(transparent)]
     Maps(#[from] MapsError),
+    /// Members cannot be checked as it says; the same version may be sent again.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
 }
 
 /// A balancer at work.
@@ -252,6 +257,7 @@ impl Inner {
         health: BTreeMap<Target, Health>,
     ) -> Result<(), PutError> {
         self.settled = false;
+        self.writes += self.checker.know(&ways(&state))?;
         self.state = Some(state);
         self.book = book;
         self.health = health;
@@ -334,10 +340,16 @@ impl Inner {
     }
 }
 
-/// What is asked of a member. Checks of a VIP are not asked: they count as passed.
+/// What is asked of a member.
 fn targets_of(pool: &Pool, member: &Member) -> impl Iterator<Item = Target> {
-    let asked = pool.checks.iter().filter(|check| !matches!(check, Check::Vip { .. }));
-    asked.map(|check| Target { address: member.address, check: check.clone() })
+    pool.checks.iter().map(|check| Target { address: member.address, check: check.clone() })
+}
+
+/// The members by way of which a VIP is checked.
+fn ways(state: &State) -> BTreeMap<IpAddr, Option<MacAddr>> {
+    let asked = |pool: &&Pool| pool.checks.iter().any(|check| matches!(check, Check::Vip { .. }));
+    let pools = state.pools.values().filter(asked);
+    pools.flat_map(|pool| pool.members.values().map(|member| (member.address, member.mac))).collect()
 }
 
 fn targets(state: &State) -> BTreeSet<Target> {

@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use lb_driver::model;
+use lb_driver::model::{self, MacAddr};
 use tokio::{
     net::TcpStream,
     sync::mpsc::UnboundedSender,
@@ -15,7 +15,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use crate::config::Check;
+use crate::{
+    config::Check,
+    probe::{self, ProbeError, Prober},
+};
 
 /// What is asked: pools that check one address in one way share a check.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,6 +111,7 @@ pub struct Checker {
     client: reqwest::Client,
     reports: UnboundedSender<(Target, Health)>,
     tasks: BTreeMap<Target, JoinHandle<()>>,
+    prober: Option<Prober>,
 }
 
 impl Checker {
@@ -122,7 +126,19 @@ impl Checker {
             .http1_only()
             .user_agent("ake-xdp")
             .build()?;
-        Ok(Self { settings, client, reports, tasks: BTreeMap::new() })
+        Ok(Self { settings, client, reports, tasks: BTreeMap::new(), prober: None })
+    }
+
+    /// One that can check VIPs, too.
+    #[must_use]
+    pub fn with(mut self, prober: Prober) -> Self {
+        self.prober = Some(prober);
+        self
+    }
+
+    /// Knows the MAC addresses of the members whose VIPs are checked; how many writes that took.
+    pub fn know(&mut self, members: &BTreeMap<IpAddr, Option<MacAddr>>) -> Result<u64, ProbeError> {
+        self.prober.as_mut().map_or(Ok(0), |prober| prober.assign(members))
     }
 
     /// Checks exactly `targets` from now on; with what is known of those that are new.
@@ -136,13 +152,12 @@ impl Checker {
         }
         for (target, health) in targets {
             if !self.tasks.contains_key(target) {
-                let task = check_for_ever(
-                    target.clone(),
-                    health.clone(),
-                    self.settings.clone(),
-                    self.client.clone(),
-                    self.reports.clone(),
-                );
+                let asker = Asker {
+                    target: target.clone(),
+                    client: self.client.clone(),
+                    mark: self.prober.as_ref().and_then(|prober| prober.mark(target.address)),
+                };
+                let task = check_for_ever(asker, health.clone(), self.settings.clone(), self.reports.clone());
                 self.tasks.insert(target.clone(), tokio::spawn(task));
             }
         }
@@ -155,19 +170,27 @@ impl Drop for Checker {
     }
 }
 
-async fn check_for_ever(
+/// Asks one target.
+struct Asker {
     target: Target,
+    client: reqwest::Client,
+    /// Of a member whose VIP is checked.
+    mark: Option<u32>,
+}
+
+async fn check_for_ever(
+    asker: Asker,
     health: Health,
     settings: Check,
-    client: reqwest::Client,
     reports: UnboundedSender<(Target, Health)>,
 ) {
+    let target = &asker.target;
     let mut tracker = Tracker { health, against: 0 };
     let mut ticks = interval(settings.period());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let result = match timeout(settings.timeout(), probe(&target, &client)).await {
+        let result = match timeout(settings.timeout(), asker.ask()).await {
             Ok(result) => result,
             Err(_) => Err(format!("no answer from {target} within {} ms", settings.timeout_ms)),
         };
@@ -184,35 +207,44 @@ async fn check_for_ever(
     }
 }
 
-async fn probe(target: &Target, client: &reqwest::Client) -> Result<(), String> {
-    match &target.check {
-        // Asked by nobody yet: `targets` leaves it out.
-        model::Check::Vip { .. } => Ok(()),
-        model::Check::Tcp { .. } => {
-            TcpStream::connect(target.socket()).await.map(drop).map_err(|e| failure(&e, target))
-        }
-        model::Check::Http { .. } => {
-            let answer = client.get(target.to_string()).send().await.map_err(|error| {
-                let mut source = error.source();
-                while let Some(cause) = source {
-                    if let Some(io) = cause.downcast_ref::<io::Error>() {
-                        return failure(io, target);
-                    }
-                    source = cause.source();
-                }
-                format!("GET {target}: {error}")
-            })?;
-            let status = answer.status();
-            if status.is_success() {
-                return Ok(());
+impl Asker {
+    async fn ask(&self) -> Result<(), String> {
+        let target = &self.target;
+        match &target.check {
+            model::Check::Vip { vip, port } => {
+                let mark = self.mark.ok_or("this balancer has no means to check VIPs")?;
+                let vip = SocketAddr::new(*vip, port.get());
+                probe::connect(vip, mark).await.map_err(|e| failure(&e, target))
             }
-            Err(format!("GET {target} answered {}, expected 200 to 299", status.as_u16()))
+            model::Check::Tcp { .. } => {
+                TcpStream::connect(target.socket()).await.map(drop).map_err(|e| failure(&e, target))
+            }
+            model::Check::Http { .. } => {
+                let answer = self.client.get(target.to_string()).send().await.map_err(|error| {
+                    let mut source = error.source();
+                    while let Some(cause) = source {
+                        if let Some(io) = cause.downcast_ref::<io::Error>() {
+                            return failure(io, target);
+                        }
+                        source = cause.source();
+                    }
+                    format!("GET {target}: {error}")
+                })?;
+                let status = answer.status();
+                if status.is_success() {
+                    return Ok(());
+                }
+                Err(format!("GET {target} answered {}, expected 200 to 299", status.as_u16()))
+            }
         }
     }
 }
 
 fn failure(error: &io::Error, target: &Target) -> String {
-    let socket = target.socket();
+    let socket = match &target.check {
+        model::Check::Vip { .. } => target.to_string(),
+        _ => target.socket().to_string(),
+    };
     match error.kind() {
         io::ErrorKind::ConnectionRefused => format!("connection refused on {socket}"),
         io::ErrorKind::HostUnreachable => format!("no route to {socket}: nobody has its address"),
@@ -271,15 +303,18 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let port = address.port().try_into().unwrap();
-        let target = |check| Target { address: address.ip(), check };
-        let client = reqwest::Client::new();
-        let tcp = target(model::Check::Tcp { port });
-        assert_eq!(probe(&tcp, &client).await, Ok(()));
+        let asker = |check| Asker {
+            target: Target { address: address.ip(), check },
+            client: reqwest::Client::new(),
+            mark: None,
+        };
+        let tcp = asker(model::Check::Tcp { port });
+        assert_eq!(tcp.ask().await, Ok(()));
         drop(listener);
         let refused = Err(format!("connection refused on {address}"));
-        assert_eq!(probe(&tcp, &client).await, refused);
-        let http = target(model::Check::Http { port, path: "/healthz".to_owned() });
-        assert_eq!(probe(&http, &client).await, refused);
+        assert_eq!(tcp.ask().await, refused);
+        let http = asker(model::Check::Http { port, path: "/healthz".to_owned() });
+        assert_eq!(http.ask().await, refused);
 
         let listener = std::net::TcpListener::bind(address).unwrap();
         std::thread::spawn(move || {
@@ -291,7 +326,7 @@ mod tests {
             }
         });
         let unwell = Err(format!("GET http://{address}/healthz answered 503, expected 200 to 299"));
-        assert_eq!(probe(&http, &client).await, unwell);
-        assert_eq!(probe(&http, &client).await, Ok(()));
+        assert_eq!(http.ask().await, unwell);
+        assert_eq!(http.ask().await, Ok(()));
     }
 }

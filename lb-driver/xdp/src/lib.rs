@@ -14,5 +14,6 @@ pub mod memory;
 pub mod metrics;
 pub mod pins;
 pub mod plan;
+pub mod probe;
 pub mod server;
 pub mod store;

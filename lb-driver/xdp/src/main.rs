@@ -17,6 +17,7 @@ use ake_xdp::{
     metrics,
     pins::{self, Pins},
     plan::Book,
+    probe::{self, Prober},
     server,
     store::Store,
 };
@@ -90,7 +91,9 @@ async fn main() -> anyhow::Result<()> {
         }
         Command::Prepare { with, user } => prepare(&Config::load(&with.config)?.pins, user.as_deref()),
         Command::Detach(with) => {
-            let detached = Pins::open(&Config::load(&with.config)?.pins)?.clear()?;
+            let config = Config::load(&with.config)?;
+            let detached = Pins::open(&config.pins)?.clear()?;
+            probe::unroute(&link::find(&config.interface).await?).await?;
             match detached.first() {
                 Some(attachment) => println!("detached from the interface of index {}", attachment.interface),
                 None => println!("nothing was attached"),
@@ -130,6 +133,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let plane = DataPlane::resume(interface.mac, &config.limits, Pins::open(&config.pins)?)?;
     let (reports, mut reported) = mpsc::unbounded_channel();
     let checker = Checker::new(config.check.clone(), reports).context("the client of HTTP checks")?;
+    probe::route(&interface).await?;
+    let checker = checker.with(Prober::start(&interface, config.limits.members)?);
     let book = Book::new(config.limits, config.on_link.clone());
     let engine = Arc::new(Engine::start(plane, checker, Store::new(&config.state), book)?);
     match engine.attach(&interface, config.mode)? {

@@ -112,7 +112,9 @@ async fn put_state(State(engine): State<Arc<Engine>>, body: Bytes) -> Response {
     let (status, held) = match &error {
         PutError::Stale { held, .. } | PutError::Differs(held) => (StatusCode::CONFLICT, Some(*held)),
         PutError::Invalid(_) | PutError::Full(_) => (StatusCode::UNPROCESSABLE_ENTITY, None),
-        PutError::Store(_) | PutError::Maps(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
+        PutError::Store(_) | PutError::Maps(_) | PutError::Probe(_) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, None)
+        }
     };
     (status, Json(wire::Problem { message: error.to_string(), held })).into_response()
 }

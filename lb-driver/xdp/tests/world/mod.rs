@@ -105,7 +105,7 @@ impl World {
         format!("{}-{name}", self.prefix)
     }
 
-    fn ip(&self, name: &str, arguments: &str) {
+    pub(crate) fn ip(&self, name: &str, arguments: &str) {
         let family = if arguments.contains("::") { "-6" } else { "" };
         run(&format!("ip {family} -netns {} {arguments}", self.namespace(name)));
     }
@@ -125,7 +125,12 @@ impl World {
     /// A server on every address of a member. To "who" it answers with its name, to "much" with [`MUCH`]
     /// bytes, to "take" and as many bytes with its name.
     pub(crate) fn serve(&self, member: &'static str) -> Server {
-        let listener = self.inside(member, || TcpListener::bind(("::", PORT)).unwrap());
+        self.serve_at(member, "::")
+    }
+
+    /// As [`serve`](Self::serve), on one address alone.
+    pub(crate) fn serve_at(&self, member: &'static str, address: &str) -> Server {
+        let listener = self.inside(member, || TcpListener::bind((address, PORT)).unwrap());
         Server::start(member, listener)
     }
 
