@@ -71,9 +71,11 @@ static __always_inline int admit(struct ethhdr *eth, const struct packet *packet
         /* The old flow of these ports is over, or its member is gone. */
         *flow = began;
         keep(recent, &packet->flow, &began);
+        tell(&packet->flow, &began);
     } else if (recorded()) {
         bpf_map_update_elem(&flows, &packet->flow, &began, BPF_ANY);
         keep(recent, &packet->flow, &began);
+        tell(&packet->flow, &began);
     }
     /* A packet from the middle of a flow that is not in the table (we were restarted) begins nothing. */
     if (packet->opens || !packet->stated) {

@@ -76,6 +76,12 @@ struct flow {
     __u32 terms; /* of the listener when it last let the flow in; others: ask again */
 };
 
+/* What the other instance of a pair is told of a flow that began. */
+struct news {
+    struct flow_key key;
+    struct flow flow;
+};
+
 /* A processor's own copy of an entry of `flows`, in one line of its cache. */
 struct recent {
     struct flow_key key;

@@ -8,6 +8,8 @@
 volatile const __u16 own_mac[3] = {};
 /* New flows of a processor in 2^30 ns that are entered into `flows`. */
 volatile const __u64 new_flows = 0;
+/* Whether another instance is told of flows. */
+volatile const __u32 paired = 0;
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -68,6 +70,12 @@ struct {
     __type(key, struct flow_key);
     __type(value, struct flow);
 } flows SEC(".maps");
+
+/* Flows that began, for the other instance. What does not fit is told when all flows are. */
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1);
+} news SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

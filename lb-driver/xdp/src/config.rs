@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -39,6 +39,9 @@ pub struct Config {
     pub pins: PathBuf,
     /// Certificates of the API.
     pub tls: Tls,
+    /// The other instance of a pair, if there is one.
+    #[serde(default)]
+    pub pair: Option<Pair>,
     /// Health checks.
     #[serde(default)]
     pub check: Check,
@@ -70,6 +73,23 @@ pub struct Tls {
     pub key: PathBuf,
     /// Who signs the certificates of those who may write.
     pub client_ca: PathBuf,
+}
+
+/// The other instance of a pair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pair {
+    /// Its API: it is told of flows, so that it can take them over.
+    pub peer: String,
+    /// Who signs its certificate, as PEM.
+    pub ca: PathBuf,
+    /// The certificate to show it, as PEM: one that its `tls.client_ca` signed.
+    pub certificate: PathBuf,
+    /// The key of that certificate, as PEM.
+    pub key: PathBuf,
+    /// Addresses that VRRP moves: the instance whose host has one is active. Without them, both are.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// How members are checked.
@@ -187,6 +207,19 @@ key = "/etc/ake/xdp.key"
 # Who signs the certificates of those who may read and write: ake-api's instances.
 client_ca = "/etc/ake/xdp-clients.crt"
 
+# The other instance of a pair, which is told of flows so that it can take them over.
+#[pair]
+# Its API.
+#peer = "https://192.168.77.3:9512"
+# Who signs its certificate.
+#ca = "/etc/ake/xdp-servers.crt"
+# The certificate and key to show it: one that its tls.client_ca signed.
+#certificate = "/etc/ake/xdp-peer.crt"
+#key = "/etc/ake/xdp-peer.key"
+# Addresses that VRRP moves between the two, and that the VIPs are routed to: the instance whose host has one is
+# active. Without them, both are, and routers spread flows over them.
+#addresses = ["192.168.77.4", "fd00:77::4"]
+
 # How members are checked. Checks come from the balancer's own address.
 [check]
 # Milliseconds from one check of a member to the next, 50 to 3600000.
@@ -280,6 +313,18 @@ impl Config {
         within("limits.pools", pools.into(), 16, 1 << 20, "16 to 1048576")?;
         within("limits.members", members.into(), 16, 65_535, "16 to 65535")?;
         within("limits.source_ranges", source_ranges.into(), 16, 1 << 24, "16 to 16777216")?;
+        let value =
+            |key, value: String, expected| ConfigError::Value { path: path.into(), key, value, expected };
+        if let Some(pair) = &config.pair {
+            if !pair.peer.starts_with("https://") {
+                return Err(value("pair.peer", format!("{:?}", pair.peer), "https://host:port"));
+            }
+            if !pair.addresses.is_empty() && !config.on_link.is_empty() {
+                let (key, expected) =
+                    ("on_link", "nothing beside pair.addresses: nobody tells neighbours of a failover");
+                return Err(value(key, format!("{:?}", config.on_link), expected));
+            }
+        }
         if config.interface.is_empty() || config.interface.len() > 15 {
             let (key, expected) = ("interface", "the name of an interface, 1 to 15 characters");
             return Err(ConfigError::Value {
@@ -309,7 +354,9 @@ mod tests {
             .lines()
             .map(|line| line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line))
             .fold(String::new(), |text, line| text + line + "\n");
-        let whole: toml::Table = toml::from_str(&uncommented).unwrap();
+        let mut whole: toml::Table = toml::from_str(&uncommented).unwrap();
+        assert!(parse(&uncommented).unwrap().pair.is_some_and(|pair| pair.addresses.len() == 2));
+        whole.remove("pair");
         assert_eq!(toml::Table::try_from(&config).unwrap(), whole);
     }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -20,10 +20,13 @@ use crate::{
     link::Interface,
     maps::{DataPlane, MapsError},
     memory::Identity,
-    plan::{self, Book, Full, Tables, Verdict},
+    plan::{self, Book, Full, Holders, Tables, Verdict},
     probe::ProbeError,
     store::{Store, StoreError},
 };
+
+mod pair;
+use pair::Pair;
 
 /// Why a state was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +66,7 @@ pub struct Engine {
     inner: Mutex<Inner>,
     store: Store,
     marks: watch::Sender<u64>,
+    pair: Pair,
 }
 
 struct Inner {
@@ -72,6 +76,8 @@ struct Inner {
     health: BTreeMap<Target, Health>,
     checker: Checker,
     book: Book,
+    /// Who has which slot, once somebody asked.
+    holders: Option<Arc<Holders>>,
     tables: Tables,
     plane: DataPlane,
     /// Where the data plane goes once it has a state, in place of one that has.
@@ -89,6 +95,7 @@ impl Engine {
             health: BTreeMap::new(),
             checker,
             book: book.recall(plane.memory()),
+            holders: None,
             tables: Tables::recall(plane.memory()),
             plane,
             waits: None,
@@ -103,7 +110,7 @@ impl Engine {
         // Marks of a process that is gone must not be taken for ours.
         let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let marks = watch::Sender::new(u64::try_from(begun.as_micros()).unwrap_or_default());
-        Ok(Self { inner: Mutex::new(inner), store, marks })
+        Ok(Self { inner: Mutex::new(inner), store, marks, pair: Pair::default() })
     }
 
     /// Attaches the data plane; answers in which mode. Where one is at work already and there is no state yet, that one
@@ -115,11 +122,6 @@ impl Engine {
             return Ok(None);
         }
         inner.plane.attach(interface, mode).map(Some)
-    }
-
-    /// Whether neighbours that ask for VIPs on the link get answers from this instance.
-    pub fn set_active(&self, active: bool) -> Result<(), MapsError> {
-        self.lock().plane.set_active(active)
     }
 
     /// Runs the data plane over one frame, without an interface: its verdict and what became of the frame.
@@ -161,6 +163,12 @@ impl Engine {
     /// The version that is held.
     pub fn version(&self) -> Option<Version> {
         self.lock().state.as_ref().map(|state| state.version)
+    }
+
+    /// Whether packets may be sent here: a state is in force.
+    pub fn alive(&self) -> bool {
+        let inner = self.lock();
+        inner.settled && inner.state.is_some()
     }
 
     /// Takes results of checks in.
@@ -208,7 +216,7 @@ impl Engine {
         // read before the status is, so that a change in between is told again
         let mark = *self.marks.borrow();
         let status = self.lock().status()?;
-        Ok(wire::StatusDocument { mark: Some(mark), ..status })
+        Ok(wire::StatusDocument { mark: Some(mark), pair: self.pair_status(), ..status })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -260,6 +268,7 @@ impl Inner {
         self.writes += self.checker.know(&ways(&state))?;
         self.state = Some(state);
         self.book = book;
+        self.holders = None;
         self.health = health;
         self.checker.watch(&self.health);
         for write in plan::writes(&self.tables, tables) {
@@ -331,7 +340,15 @@ impl Inner {
             });
         }
         let version = Some(state.version);
-        Ok(wire::StatusDocument { mark: None, version, pools, load_balancers, drops, unrecorded_flows })
+        Ok(wire::StatusDocument {
+            mark: None,
+            version,
+            pair: None,
+            pools,
+            load_balancers,
+            drops,
+            unrecorded_flows,
+        })
     }
 
     fn drops(&self) -> Result<BTreeMap<String, u64>, MapsError> {

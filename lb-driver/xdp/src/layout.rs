@@ -134,6 +134,26 @@ pub fn source_key(acl: u32, range: IpNetwork) -> (u32, SourceKey) {
     (32 + skipped + u32::from(range.prefix()), key)
 }
 
+/// An entry of the flow table that another instance told of: whom the flow belongs to, and nothing of ports, which
+/// the first packet that comes looks up.
+pub fn flow(slot: u16, generation: u32, tag: u32) -> Flow {
+    let mut value = [0; 20];
+    value[..4].copy_from_slice(&u32::from(slot).to_ne_bytes());
+    value[4..8].copy_from_slice(&generation.to_ne_bytes());
+    value[8..12].copy_from_slice(&tag.to_ne_bytes());
+    value
+}
+
+/// Slot, generation and tag of an entry of the flow table.
+pub fn flow_owner(value: &Flow) -> (u32, u32, u32) {
+    let word = |at: usize| {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&value[at..at + 4]);
+        u32::from_ne_bytes(bytes)
+    };
+    (word(0), word(4), word(8))
+}
+
 /// A ring in chunks; one that is empty is a chunk without slots.
 pub fn chunks(slots: &[u16]) -> Vec<Chunk> {
     let size = u32::try_from(slots.len()).unwrap_or(0).to_ne_bytes();

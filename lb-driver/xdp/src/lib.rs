@@ -17,3 +17,4 @@ pub mod plan;
 pub mod probe;
 pub mod server;
 pub mod store;
+pub mod sync;

@@ -1,8 +1,18 @@
 //! The interface that the data plane is attached to.
 
-use futures::TryStreamExt as _;
+use std::{net::IpAddr, time::Duration};
+
+use futures::{StreamExt as _, TryStreamExt as _};
 use lb_driver::model::MacAddr;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo};
+use netlink_packet_route::{
+    address::AddressAttribute,
+    link::{InfoKind, LinkAttribute, LinkInfo},
+};
+use rtnetlink::MulticastGroup;
+use tokio_util::sync::CancellationToken;
+
+/// Addresses are looked at this often also without news of them.
+const ADDRESSES: Duration = Duration::from_secs(1);
 
 /// An interface, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +41,56 @@ pub enum LinkError {
         /// Why.
         cause: rtnetlink::Error,
     },
+    /// The host's addresses are not told.
+    #[error("addresses of this host: {0}")]
+    Addresses(rtnetlink::Error),
     /// It has no Ethernet address.
     #[error("interface {name}: expected one with an Ethernet address")]
     NoMac {
         /// Its name.
         name: String,
     },
+}
+
+/// Tells whether this host has one of some addresses: first as it is, then whenever that changes.
+pub async fn presence(
+    addresses: Vec<IpAddr>,
+    tell: impl Fn(bool),
+    stop: CancellationToken,
+) -> Result<(), LinkError> {
+    let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    let (connection, handle, mut news) =
+        rtnetlink::new_multicast_connection(&groups).map_err(LinkError::Netlink)?;
+    let connection = tokio::spawn(connection);
+    let mut known = None;
+    loop {
+        // All addresses, and not the one of the news: news may be lost.
+        let has = has(&handle, &addresses).await.map_err(LinkError::Addresses)?;
+        if known.replace(has) != Some(has) {
+            tell(has);
+        }
+        let woken = stop.run_until_cancelled(tokio::time::timeout(ADDRESSES, news.next())).await;
+        match woken {
+            Some(Ok(None)) | None => break,
+            Some(_) => {}
+        }
+    }
+    connection.abort();
+    Ok(())
+}
+
+async fn has(handle: &rtnetlink::Handle, addresses: &[IpAddr]) -> Result<bool, rtnetlink::Error> {
+    let mut found = handle.address().get().execute();
+    let mut has = false;
+    while let Some(message) = found.try_next().await? {
+        has |= message.attributes.iter().any(|attribute| match attribute {
+            AddressAttribute::Address(address) | AddressAttribute::Local(address) => {
+                addresses.contains(address)
+            }
+            _ => false,
+        });
+    }
+    Ok(has)
 }
 
 /// Looks an interface up by its name.

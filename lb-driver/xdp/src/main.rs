@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::IsTerminal as _,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -20,6 +21,7 @@ use ake_xdp::{
     probe::{self, Prober},
     server,
     store::Store,
+    sync::Peer,
 };
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -54,6 +56,8 @@ enum Command {
     },
     /// Takes the data plane away that a stopped balancer left at work, with flows and counters.
     Detach(WithConfig),
+    /// Succeeds if the balancer of this host is fit for packets; what VRRP asks.
+    Alive(WithConfig),
     /// Checks the configuration, its certificates and its interface, and says what is wrong.
     CheckConfig(WithConfig),
     /// Prints a configuration to begin with: every key, what it is and its default.
@@ -85,6 +89,7 @@ async fn main() -> anyhow::Result<()> {
         Command::CheckConfig(with) => {
             let config = Config::load(&with.config)?;
             server::tls(&config.tls)?;
+            config.pair.as_ref().map(Peer::new).transpose()?;
             let interface = link::find(&config.interface).await?;
             println!("{}: good: interface {} ({})", with.config.display(), interface.name, interface.mac);
             Ok(())
@@ -102,6 +107,11 @@ async fn main() -> anyhow::Result<()> {
         }
         Command::ExampleConfig => {
             print!("{EXAMPLE}");
+            Ok(())
+        }
+        Command::Alive(with) => {
+            let config = Config::load(&with.config)?;
+            ask(&config, server::ALIVE).await?;
             Ok(())
         }
         Command::Show { with, json } => show(&Config::load(&with.config)?, json).await,
@@ -130,7 +140,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let plane = DataPlane::resume(interface.mac, &config.limits, Pins::open(&config.pins)?)?;
+    let plane =
+        DataPlane::resume(interface.mac, &config.limits, Pins::open(&config.pins)?, config.pair.is_some())?;
     let (reports, mut reported) = mpsc::unbounded_channel();
     let checker = Checker::new(config.check.clone(), reports).context("the client of HTTP checks")?;
     probe::route(&interface).await?;
@@ -150,6 +161,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     tasks.spawn(server::serve_local(local, server::router(engine.clone(), false), stop.clone()));
     tasks.spawn(server::serve_tls(listener, tls, server::router(engine.clone(), true), stop.clone()));
+    if let Some(pair) = config.pair {
+        engine.pair();
+        tasks.spawn(Peer::new(&pair)?.keep_told(engine.clone(), stop.clone()));
+        if !pair.addresses.is_empty() {
+            tasks.spawn(follow_role(engine.clone(), pair.addresses, stop.clone()));
+        }
+    }
     tracing::info!(listen = %config.listen, "ready");
 
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -180,16 +198,33 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
+/// Is active while this host has one of the addresses.
+async fn follow_role(engine: Arc<Engine>, addresses: Vec<IpAddr>, stop: CancellationToken) {
+    let tell = |active| {
+        if let Err(error) = engine.set_active(active) {
+            tracing::error!(%error, "role");
+        }
+    };
+    if let Err(error) = link::presence(addresses, tell, stop).await {
+        tracing::error!(%error, "role");
+    }
+}
+
+/// Asks the balancer of this host.
+async fn ask(config: &Config, path: &str) -> anyhow::Result<reqwest::Response> {
     let client = reqwest::Client::builder()
         .unix_socket(config.socket.clone())
         .tls_built_in_root_certs(false)
         .timeout(Duration::from_secs(5))
         .build()?;
-    let answer = client.get(format!("http://ake-xdp{}", wire::STATUS)).send().await;
+    let answer = client.get(format!("http://ake-xdp{path}")).send().await;
     let answer =
         answer.with_context(|| format!("asking {}: is ake-xdp running?", config.socket.display()))?;
-    let status: wire::StatusDocument = answer.error_for_status()?.json().await?;
+    Ok(answer.error_for_status()?)
+}
+
+async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
+    let status: wire::StatusDocument = ask(config, wire::STATUS).await?.json().await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(());
@@ -197,6 +232,11 @@ async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
     match status.version {
         Some(version) => println!("version {version}"),
         None => println!("no state yet"),
+    }
+    if let Some(pair) = status.pair {
+        let role = if pair.active { "active" } else { "on standby" };
+        let peer = if pair.peer_told { "knows our flows" } else { "is not told of our flows" };
+        println!("{role}; the other instance {peer}: {} told, {} heard", pair.flows_told, pair.flows_heard);
     }
     for pool in &status.pools {
         println!("pool {} (ring of {})", pool.owner, pool.ring_size);

@@ -3,19 +3,15 @@
 //! A process that takes over from another one fills maps of its own and shares only flows and counters, so packets meet
 //! the old data plane or the new one, whole: the kernel swaps the program at once.
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{
         Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuHashMap,
-        PerCpuValues, lpm_trie::Key,
+        PerCpuValues, RingBuf, lpm_trie::Key,
     },
-    programs::{
-        ProgramError, TestRun as _, TestRunOptions, Xdp, XdpMode,
-        links::{FdLink, LinkError, PinnedLink},
-        xdp::{XdpLink, XdpLinkId},
-    },
+    programs::{ProgramError, TestRun as _, TestRunOptions, Xdp, links::LinkError},
     util::nr_cpus,
 };
 use lb_driver::{
@@ -24,15 +20,18 @@ use lb_driver::{
 };
 
 use crate::{
-    config::{Limits, Mode},
+    config::Limits,
     layout,
-    link::Interface,
     memory::{self, Memory, Place},
     pins::{Pins, PinsError},
     plan::Write,
 };
 
+mod attach;
+mod flows;
 mod survive;
+
+pub use flows::FlowEntry;
 
 const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/balancer.bpf.o"));
 const PROGRAM: &str = "ake_balancer";
@@ -93,6 +92,8 @@ pub struct DataPlane {
     memory: Memory,
     places: Array<MapData, memory::PlaceRecord>,
     ports: Array<MapData, memory::PortRecord>,
+    flows: HashMap<MapData, layout::FlowKey, layout::Flow>,
+    news: RingBuf<MapData>,
     listeners: HashMap<MapData, layout::ListenerKey, layout::Listener>,
     listener_terms: Array<MapData, u32>,
     vips: HashMap<MapData, layout::VipKey, u32>,
@@ -112,16 +113,16 @@ pub struct DataPlane {
 impl DataPlane {
     /// Loads it for an interface with this address.
     pub fn load(own: MacAddr, limits: &Limits) -> Result<Self, MapsError> {
-        Self::create(own, limits, None)
+        Self::create(own, limits, None, false)
     }
 
     /// Loads it to take the flows and counters over that `pins` has. It has no part in what is attached until
-    /// [`attach`](Self::attach).
-    pub fn resume(own: MacAddr, limits: &Limits, pins: Pins) -> Result<Self, MapsError> {
-        Self::create(own, limits, Some(pins))
+    /// [`attach`](Self::attach). One of a pair tells of flows that begin.
+    pub fn resume(own: MacAddr, limits: &Limits, pins: Pins, paired: bool) -> Result<Self, MapsError> {
+        Self::create(own, limits, Some(pins), paired)
     }
 
-    fn create(own: MacAddr, limits: &Limits, pins: Option<Pins>) -> Result<Self, MapsError> {
+    fn create(own: MacAddr, limits: &Limits, pins: Option<Pins>, paired: bool) -> Result<Self, MapsError> {
         let own = own.octets();
         // the program's seconds are of 2^30 ns
         let new_flows = (u64::from(limits.new_flows) << 30) / 1_000_000_000;
@@ -133,6 +134,8 @@ impl DataPlane {
         let mut object = loader
             .override_global("own_mac", &own, true)
             .override_global("new_flows", &new_flows, true)
+            .override_global("paired", &u32::from(paired), true)
+            .map_max_entries("news", if paired { flows::NEWS } else { 4096 })
             .map_max_entries("listeners", limits.listeners)
             .map_max_entries("listener_terms", limits.listeners)
             .map_max_entries("vips", limits.listeners)
@@ -154,6 +157,8 @@ impl DataPlane {
             places,
             ports,
             pins,
+            flows: take(&mut object, "flows")?,
+            news: take(&mut object, "news")?,
             listeners: take(&mut object, "listeners")?,
             listener_terms: take(&mut object, "listener_terms")?,
             vips: take(&mut object, "vips")?,
@@ -176,79 +181,6 @@ impl DataPlane {
     /// Who had which place when the tables were taken over.
     pub fn memory(&self) -> &Memory {
         &self.memory
-    }
-
-    /// Whether a data plane of a former process is at work.
-    pub fn inherits(&self) -> Result<bool, MapsError> {
-        Ok(match &self.pins {
-            Some(pins) => !pins.attachments()?.is_empty(),
-            None => false,
-        })
-    }
-
-    /// Attaches it to an interface, in place of what a former process left there; answers in which mode.
-    pub fn attach(&mut self, interface: &Interface, mode: Mode) -> Result<Mode, MapsError> {
-        let Some(pins) = self.pins.take() else { return Ok(self.attach_anew(interface, mode)?.1) };
-        let mode = self.take_over(&pins, interface, mode);
-        if mode.is_ok() {
-            pins.settle()?;
-        }
-        self.pins = Some(pins);
-        mode
-    }
-
-    fn take_over(&mut self, pins: &Pins, interface: &Interface, mode: Mode) -> Result<Mode, MapsError> {
-        let mut held = pins.attachments()?;
-        held.sort_by_key(|attachment| attachment.interface != interface.index);
-        for attachment in &held {
-            let fits =
-                attachment.interface == interface.index && (mode == Mode::Auto || mode == attachment.mode);
-            if fits && self.swap(&attachment.path)? {
-                for other in held.iter().filter(|other| *other != attachment) {
-                    pins.remove(&other.path)?;
-                }
-                return Ok(attachment.mode);
-            }
-            // One of another mode, or of an interface that went: it stands in the way of the next.
-            if attachment.interface == interface.index {
-                pins.remove(&attachment.path)?;
-            }
-        }
-        let (link, mode) = self.attach_anew(interface, mode)?;
-        let link = program(&mut self.object)?.take_link(link)?;
-        FdLink::try_from(link)?.pin(pins.attachment(interface.index, mode))?;
-        for other in held.iter().filter(|other| other.interface != interface.index) {
-            pins.remove(&other.path)?;
-        }
-        Ok(mode)
-    }
-
-    /// Swaps the program behind an attachment for this one, at once. False where the interface is gone.
-    fn swap(&mut self, path: &Path) -> Result<bool, MapsError> {
-        let link = XdpLink::try_from(FdLink::from(PinnedLink::from_pin(path)?))?;
-        match program(&mut self.object)?.attach_to_link(link) {
-            Ok(_) => Ok(true),
-            Err(ProgramError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(nix::errno::Errno::ENOLINK as i32) =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn attach_anew(&mut self, interface: &Interface, mode: Mode) -> Result<(XdpLinkId, Mode), MapsError> {
-        let program = program(&mut self.object)?;
-        if mode == Mode::Native || (mode == Mode::Auto && interface.kind.as_deref() != Some("veth")) {
-            match program.attach_to_if_index(interface.index, XdpMode::Driver) {
-                Ok(link) => return Ok((link, Mode::Native)),
-                Err(error) if mode == Mode::Auto => {
-                    tracing::warn!(interface = %interface.name, error = chain(&error), "no native mode: generic");
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok((program.attach_to_if_index(interface.index, XdpMode::Skb)?, Mode::Generic))
     }
 
     /// Performs one write.

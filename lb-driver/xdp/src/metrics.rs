@@ -94,6 +94,31 @@ fn collect(
     )?;
     counter("ake_xdp_map_writes_total", "Writes to the kernel's maps since the start.", writes)?;
     counter("ake_xdp_states_total", "States taken over the API since the start.", states)?;
+    if let Some(pair) = &status.pair {
+        counter(
+            "ake_xdp_flows_told_total",
+            "Flows that the other instance of a pair was told of.",
+            pair.flows_told,
+        )?;
+        counter(
+            "ake_xdp_flows_heard_total",
+            "Flows that the other instance of a pair told of.",
+            pair.flows_heard,
+        )?;
+        counter(
+            "ake_xdp_flows_unknown_total",
+            "Flows that the other instance told of, of members that are not known here.",
+            pair.flows_unknown,
+        )?;
+        for (name, help, holds) in [
+            ("ake_xdp_active", "1 if this instance of a pair is the active one.", pair.active),
+            ("ake_xdp_peer_told", "1 if the other instance is told of flows.", pair.peer_told),
+        ] {
+            let gauge = IntGauge::new(name, help)?;
+            gauge.set(holds.into());
+            registry.register(Box::new(gauge))?;
+        }
+    }
     let version = IntGauge::new("ake_xdp_state_version", "Number of the version that is held.")?;
     version.set(status.version.map_or(0, |version| i64::try_from(version.number).unwrap_or(i64::MAX)));
     registry.register(Box::new(version))?;

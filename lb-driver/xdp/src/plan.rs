@@ -18,6 +18,7 @@ use crate::{
     memory::{Identity, Memory, Place},
 };
 
+pub use holders::Holders;
 pub use places::Full;
 use places::Places;
 
@@ -433,6 +434,7 @@ fn terms(vip: IpAddr, endpoint: Endpoint, ranges: &BTreeSet<IpNetwork>) -> u32 {
     (ring::hash(text.as_bytes()) as u32).max(1)
 }
 
+mod holders;
 mod places;
 #[cfg(test)]
 mod tests;

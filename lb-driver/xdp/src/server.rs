@@ -8,7 +8,7 @@ use axum::{
     extract::{DefaultBodyLimit, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -31,8 +31,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Tls,
     engine::{Engine, PutError},
+    sync::{self, Batch},
 };
 
+/// Path that answers whether packets may be sent here.
+pub const ALIVE: &str = "/v1/alive";
 /// A state of 10,000 Services is about 10 MB.
 const LARGEST_BODY: usize = 64 << 20;
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -83,11 +86,20 @@ pub fn tls(settings: &Tls) -> Result<ServerConfig, TlsError> {
 /// The API; without `writing`, only what reads.
 pub fn router(engine: Arc<Engine>, writing: bool) -> Router {
     let state = if writing { get(get_state).put(put_state) } else { get(get_state) };
-    Router::new()
+    let flows = if writing { Router::new().route(sync::FLOWS, post(hear)) } else { Router::new() };
+    flows
         .route(wire::STATE, state)
         .route(wire::STATUS, get(get_status))
+        .route(ALIVE, get(get_alive))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(engine)
+}
+
+async fn get_alive(State(engine): State<Arc<Engine>>) -> Response {
+    match engine.alive() {
+        true => StatusCode::NO_CONTENT.into_response(),
+        false => problem(StatusCode::SERVICE_UNAVAILABLE, "no state is in force".to_owned()),
+    }
 }
 
 async fn get_state(State(engine): State<Arc<Engine>>) -> Response {
@@ -125,6 +137,19 @@ struct News {
     seen: Option<u64>,
     #[serde(default)]
     wait: u64,
+}
+
+/// What the other instance of a pair says of flows.
+async fn hear(State(engine): State<Arc<Engine>>, body: Bytes) -> Response {
+    let batch = match Batch::decode(&body) {
+        Ok(batch) => batch,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    match tokio::task::spawn_blocking(move || engine.hear(&batch)).await {
+        Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
+        Ok(Err(error)) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
 }
 
 async fn get_status(State(engine): State<Arc<Engine>>, Query(News { seen, wait }): Query<News>) -> Response {

@@ -111,7 +111,7 @@ fn requests_pass_the_balancer_and_answers_pass_it_by() {
     // a restart with nothing changed: no write, and flows go on
     let mut open: Vec<_> = (0..40).map(|_| world.connect(VIP).unwrap()).collect();
     let names: Vec<_> = open.iter_mut().map(|client| client.who().unwrap()).collect();
-    let file = world.folder.path().join("state.json");
+    let file = world.folder.path().join("balancer.json");
     let written = fs::metadata(&file).unwrap().modified().unwrap();
     balancer.stop();
     assert!(world.connect(VIP).is_ok(), "the data plane stays");

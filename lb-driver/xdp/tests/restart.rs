@@ -165,7 +165,7 @@ fn a_restart_loses_no_packet() {
 
     // a state that was lost is no empty state: what is at work goes on until another comes
     balancer.stop();
-    fs::remove_file(world.folder.path().join("state.json")).unwrap();
+    fs::remove_file(world.folder.path().join("balancer.json")).unwrap();
     balancer = Balancer::start(&world, &config);
     assert!(balancer.log().contains("no state is kept"), "{}", balancer.log());
     assert_eq!(open.lost("m1") + open.lost("m2"), 0);
@@ -179,7 +179,7 @@ fn a_restart_loses_no_packet() {
 
     // tables of a layout that this program does not know: it begins anew, and the ring is the same
     balancer.stop();
-    let pins = world.folder.path().join("pins");
+    let pins = world.folder.path().join("balancer-pins");
     let layouts =
         || fs::read_dir(&pins).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
     let layout = fs::read_dir(&pins).unwrap().map(|e| e.unwrap().path()).find(|path| path.is_dir()).unwrap();

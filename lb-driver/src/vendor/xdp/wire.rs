@@ -146,6 +146,9 @@ pub struct StatusDocument {
     pub mark: Option<u64>,
     /// The version that is held, if any.
     pub version: Option<Version>,
+    /// What an instance of a pair knows of the other one; none where there is no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pair: Option<PairStatus>,
     /// Health and shares.
     pub pools: Vec<PoolStatus>,
     /// Traffic.
@@ -155,6 +158,21 @@ pub struct StatusDocument {
     /// New flows that went by the ring alone, because too many began within a second.
     #[serde(default)]
     pub unrecorded_flows: u64,
+}
+
+/// One instance of a pair.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairStatus {
+    /// Whether VRRP gave it the addresses that VIPs are routed to; true where VRRP has no part.
+    pub active: bool,
+    /// Whether the other instance is told of its flows.
+    pub peer_told: bool,
+    /// Flows that the other instance was told of, since the start.
+    pub flows_told: u64,
+    /// Flows that the other instance told of, since the start.
+    pub flows_heard: u64,
+    /// As many more were of members that this instance has not.
+    pub flows_unknown: u64,
 }
 
 /// A pool, as the device sees it.

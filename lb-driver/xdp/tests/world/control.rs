@@ -19,12 +19,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
 
-use super::{BALANCER, PORT, STATIONS, VIP, VIP6, World};
+use super::{BALANCER, BALANCER2, PORT, STATIONS, VIP, VIP6, World};
 
 /// Certificates of the API's both ends.
 pub(crate) struct Certificates {
     pub(crate) ca: String,
     pub(crate) server: (String, String),
+    pub(crate) server2: (String, String),
     pub(crate) client: (String, String),
 }
 
@@ -42,6 +43,7 @@ pub(crate) fn certificates() -> Certificates {
     Certificates {
         ca: ca.pem(),
         server: leaf(BALANCER, ExtendedKeyUsagePurpose::ServerAuth),
+        server2: leaf(BALANCER2, ExtendedKeyUsagePurpose::ServerAuth),
         client: leaf("ake-api", ExtendedKeyUsagePurpose::ClientAuth),
     }
 }
@@ -54,8 +56,13 @@ pub(crate) struct Api<'a> {
 
 impl<'a> Api<'a> {
     pub(crate) fn new(world: &'a World, ca: &Certificates, client: &Certificates) -> Self {
+        Self::of(world, BALANCER, ca, client)
+    }
+
+    /// As [`new`](Self::new), of the balancer at an address.
+    pub(crate) fn of(world: &'a World, address: &str, ca: &Certificates, client: &Certificates) -> Self {
         let settings = Settings {
-            url: format!("https://{BALANCER}:9512"),
+            url: format!("https://{address}:9512"),
             ca: ca.ca.clone().into(),
             certificate: client.client.0.clone().into(),
             key: client.client.1.clone().into(),
@@ -86,11 +93,27 @@ impl<'a> Api<'a> {
 }
 
 pub(crate) fn write_config(world: &World, certificates: &Certificates) -> PathBuf {
+    write_config_of(world, certificates, "balancer", "")
+}
+
+/// The configuration of one of the balancers, with something more at its end.
+pub(crate) fn write_config_of(
+    world: &World,
+    certificates: &Certificates,
+    station: &str,
+    more: &str,
+) -> PathBuf {
     let folder = world.folder.path();
+    let (address, server) = match station {
+        "balancer2" => (BALANCER2, &certificates.server2),
+        _ => (BALANCER, &certificates.server),
+    };
     for (name, text) in [
-        ("xdp.crt", &certificates.server.0),
-        ("xdp.key", &certificates.server.1),
-        ("clients.crt", &certificates.ca),
+        (format!("{station}.crt"), &server.0),
+        (format!("{station}.key"), &server.1),
+        ("clients.crt".to_owned(), &certificates.ca),
+        ("peer.crt".to_owned(), &certificates.client.0),
+        ("peer.key".to_owned(), &certificates.client.1),
     ] {
         fs::write(folder.join(name), text).unwrap();
     }
@@ -98,14 +121,14 @@ pub(crate) fn write_config(world: &World, certificates: &Certificates) -> PathBu
     let text = format!(
         r#"
         interface = "eth0"
-        listen = "{BALANCER}:9512"
+        listen = "{address}:9512"
         metrics = "127.0.0.1:9513"
-        state = "{folder}/state.json"
-        socket = "{folder}/show.sock"
-        pins = "{folder}/pins"
+        state = "{folder}/{station}.json"
+        socket = "{folder}/{station}.sock"
+        pins = "{folder}/{station}-pins"
         [tls]
-        certificate = "{folder}/xdp.crt"
-        key = "{folder}/xdp.key"
+        certificate = "{folder}/{station}.crt"
+        key = "{folder}/{station}.key"
         client_ca = "{folder}/clients.crt"
         [check]
         period_ms = 100
@@ -114,9 +137,10 @@ pub(crate) fn write_config(world: &World, certificates: &Certificates) -> PathBu
         fall = 2
         [limits]
         flows = 16384
+        {more}
         "#
     );
-    let file = world.folder.path().join("xdp.toml");
+    let file = world.folder.path().join(format!("{station}.toml"));
     fs::write(&file, text).unwrap();
     file
 }

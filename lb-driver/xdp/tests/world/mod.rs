@@ -25,14 +25,18 @@ use nix::{
 pub(crate) const VIP: &str = "203.0.113.17";
 pub(crate) const VIP6: &str = "2001:db8:113::17";
 pub(crate) const BALANCER: &str = "192.168.77.2";
+pub(crate) const BALANCER2: &str = "192.168.77.3";
+/// Folders of the balancers' pins.
+const PINS: [&str; 2] = ["balancer-pins", "balancer2-pins"];
 const NOBODY: u32 = 65_534;
 /// Of both members.
 pub(crate) const PORT: u16 = 8080;
 
 /// Namespace, address, IPv6 address and MAC address of each station on the switch.
-pub(crate) const STATIONS: [(&str, &str, &str, &str); 4] = [
+pub(crate) const STATIONS: [(&str, &str, &str, &str); 5] = [
     ("router", "192.168.77.1", "fd00:77::1", "fa:16:3e:00:00:01"),
     ("balancer", BALANCER, "fd00:77::2", "fa:16:3e:00:00:02"),
+    ("balancer2", BALANCER2, "fd00:77::3", "fa:16:3e:00:00:03"),
     ("m1", "192.168.77.21", "fd00:77::21", "fa:16:3e:00:00:21"),
     ("m2", "192.168.77.22", "fd00:77::22", "fa:16:3e:00:00:22"),
 ];
@@ -47,9 +51,11 @@ impl World {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         // as `ake-xdp prepare` leaves it
-        let pins = folder.path().join("pins");
-        ake_xdp::pins::prepare(&pins).unwrap();
-        chown(&pins, Some(NOBODY), Some(NOBODY)).unwrap();
+        for pins in PINS {
+            let pins = folder.path().join(pins);
+            ake_xdp::pins::prepare(&pins).unwrap();
+            chown(&pins, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
         let prefix = format!("ake-xdp-{}", std::process::id());
         let mut world = Self { prefix, namespaces: Vec::new(), folder };
         for name in ["client", "switch"].into_iter().chain(STATIONS.map(|station| station.0)) {
@@ -179,7 +185,9 @@ impl Drop for World {
         for namespace in &self.namespaces {
             let _ = Command::new("ip").args(["netns", "del", namespace]).status();
         }
-        let _ = umount2(&self.folder.path().join("pins"), MntFlags::MNT_DETACH);
+        for pins in PINS {
+            let _ = umount2(&self.folder.path().join(pins), MntFlags::MNT_DETACH);
+        }
     }
 }
 
@@ -283,7 +291,12 @@ pub(crate) struct Balancer {
 
 impl Balancer {
     pub(crate) fn start(world: &World, config: &Path) -> Self {
-        let log = world.folder.path().join("ake-xdp.log");
+        Self::start_on(world, "balancer", config)
+    }
+
+    /// As [`start`](Self::start), on one of the balancers' hosts.
+    pub(crate) fn start_on(world: &World, station: &str, config: &Path) -> Self {
+        let log = world.folder.path().join(format!("{station}.log"));
         // as the unit starts it: somebody with these capabilities and no others
         let folder = world.folder.path();
         let program = folder.join("ake-xdp");
@@ -293,7 +306,7 @@ impl Balancer {
         }
         let capabilities = capabilities();
         let mut child = Command::new("ip")
-            .args(["netns", "exec", &world.namespace("balancer"), "setpriv", "--clear-groups"])
+            .args(["netns", "exec", &world.namespace(station), "setpriv", "--clear-groups"])
             .args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")])
             .args(
                 ["--inh-caps", "--ambient-caps", "--bounding-set"].map(|set| format!("{set}={capabilities}")),
