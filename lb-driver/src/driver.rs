@@ -12,8 +12,11 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, DriverError>> + S
 
 /// A device, or a pair of them that is managed as one.
 ///
-/// Observe with [`read`](Driver::read), plan with [`diff`](crate::diff::diff), act with
-/// [`apply`](Driver::apply) unless the plan is empty.
+/// Observe with [`read`](Driver::read), [`fit`](crate::fit::fit) what is wanted to the device, plan with
+/// [`diff`](crate::diff::diff), act with [`apply`](Driver::apply) unless the plan is empty. After an error of any
+/// call the same begins anew, with the same driver or another one; [`conformance`](crate::conformance) tries it.
+///
+/// A session that the device ended is begun again within the call, without an error.
 pub trait Driver: Send + Sync {
     /// What the device can do; asked once, without IO.
     fn capabilities(&self) -> Capabilities;
@@ -43,25 +46,84 @@ pub trait Driver: Send + Sync {
 /// How often a device is asked for its health that cannot tell of changes.
 pub const POLL: Duration = Duration::from_secs(5);
 
-/// What a device can do.
+/// What a device can do. TCP, UDP and IPv4 any device does; what it cannot do, [`fit`](crate::fit::fit) keeps
+/// from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capabilities {
-    /// IPv6 VIPs.
+    /// IPv6 VIPs and members.
     pub ipv6: bool,
     /// SCTP listeners.
     pub sctp: bool,
-    /// Several listeners on one pool; where not, the plan expands pools.
+    /// Several listeners on one pool; where not, each gets one of its own.
     pub shared_pools: bool,
-    /// Keeps a draining member's flows.
+    /// Keeps a draining member's flows; where not, it is out at once.
     pub drain: bool,
     /// Members of different weight.
     pub weights: bool,
+    /// Is told members' MAC addresses; where not, it finds them by ARP and ND.
+    pub macs: bool,
     /// Source ranges.
     pub source_ranges: bool,
     /// Affinity by the client's address.
     pub client_ip_affinity: bool,
+    /// Ways to check members.
+    pub checks: CheckKinds,
+    /// How much it takes.
+    pub limits: Limits,
     /// Keeps the version of what was applied, and refuses an older one.
     pub versioned: bool,
+}
+
+impl Capabilities {
+    /// Of a device that can do everything that the model says.
+    pub const ALL: Self = Self {
+        ipv6: true,
+        sctp: true,
+        shared_pools: true,
+        drain: true,
+        weights: true,
+        macs: true,
+        source_ranges: true,
+        client_ip_affinity: true,
+        checks: CheckKinds { tcp: true, http: true, vip: true },
+        limits: Limits {
+            load_balancers: None,
+            listeners: None,
+            source_ranges: None,
+            pools: None,
+            members: None,
+            checks: None,
+        },
+        versioned: true,
+    };
+}
+
+/// Ways to check members that a device knows; see [`Check`](crate::model::Check).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckKinds {
+    /// By a TCP connection to the member.
+    pub tcp: bool,
+    /// By a GET to the member.
+    pub http: bool,
+    /// By a TCP connection to a VIP by way of the member.
+    pub vip: bool,
+}
+
+/// How much a device takes; none where only its memory ends it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Load balancers in all.
+    pub load_balancers: Option<usize>,
+    /// Listeners in all.
+    pub listeners: Option<usize>,
+    /// Source ranges in all.
+    pub source_ranges: Option<usize>,
+    /// Pools in all.
+    pub pools: Option<usize>,
+    /// Members in all, counted once per pool.
+    pub members: Option<usize>,
+    /// Checks of one pool.
+    pub checks: Option<usize>,
 }
 
 /// What a device says of itself.

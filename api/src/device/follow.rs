@@ -54,6 +54,7 @@ pub(super) fn changed(old: &View, new: &View) -> Changed {
 }
 
 fn compare(old: &Seen, new: &Seen, those: &mut BTreeSet<ClusterId>) {
+    differing(&old.fitted.refused, &new.fitted.refused, PartialEq::eq, those);
     if !same(old.state.as_ref(), new.state.as_ref()) {
         let (none, nothing) = (State::default(), State::default());
         let old = old.state.as_deref().unwrap_or(&none);

@@ -17,6 +17,7 @@ use std::{
 
 use lb_driver::{
     driver::{Driver, DriverError, Status},
+    fit::Fitted,
     model::State,
     vendor::xdp,
 };
@@ -44,6 +45,8 @@ pub struct Seen {
     pub status: Option<Arc<Status>>,
     /// Why it does not have what is wanted.
     pub failure: Option<String>,
+    /// What was asked of it, and what it cannot do.
+    pub fitted: Arc<Fitted>,
 }
 
 /// All balancers, as they were seen last.

@@ -6,12 +6,13 @@ use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering, time::Durati
 use lb_driver::{
     diff,
     driver::Driver,
+    fit::{self, Fitted},
     model::{State, Version},
 };
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Devices, Leadership, Seen, View, follow, translate};
+use super::{Devices, Leadership, Seen, View, follow, translate, view::refusal};
 use crate::{metrics::Metrics, store::Store};
 
 /// Wait after the first failure; doubled with every further one, up to the period.
@@ -87,7 +88,7 @@ impl Reconciler {
         let wanted = &wanted;
         let seen = self.drivers.iter().map(|(url, driver)| async move {
             let started = Instant::now();
-            let mut seen = self.device(driver.as_ref(), wanted).await;
+            let mut seen = self.device(url, driver.as_ref(), wanted).await;
             self.metrics.reconciled(url, seen.failure.is_none(), started.elapsed());
             if let Some(failure) = seen.failure.as_deref().filter(|failure| *failure != NOT_YET) {
                 tracing::warn!(device = %url, failure, "a balancer does not have what is wanted");
@@ -111,27 +112,28 @@ impl Reconciler {
         Ok(state)
     }
 
-    async fn device(&self, driver: &dyn Driver, wanted: &State) -> Seen {
+    async fn device(&self, url: &str, driver: &dyn Driver, wanted: &State) -> Seen {
         let actual = match driver.read().await {
             Ok(actual) => actual,
             Err(e) => return Seen { failure: Some(e.to_string()), ..Seen::default() },
         };
-        let changes = diff::diff(wanted, &actual);
+        let fitted = Arc::new(self.fit(url, driver, wanted, &actual));
+        let seen = |state: State, failure: Option<String>| Seen {
+            state: Some(Arc::new(state)),
+            failure,
+            fitted: Arc::clone(&fitted),
+            ..Seen::default()
+        };
+        let changes = diff::diff(&fitted.state, &actual);
         if changes.is_empty() && !self.must_fence(driver, wanted, actual.version) {
-            return Seen { state: Some(Arc::new(actual)), ..Seen::default() };
+            return seen(actual, None);
         }
         if !self.leadership.may_write() {
-            return Seen {
-                state: Some(Arc::new(actual)),
-                failure: Some(NOT_YET.to_owned()),
-                ..Seen::default()
-            };
+            return seen(actual, Some(NOT_YET.to_owned()));
         }
-        let wanted = match self.versioned(wanted, actual.version).await {
+        let wanted = match self.versioned(&fitted.state, actual.version).await {
             Ok(wanted) => wanted,
-            Err(failure) => {
-                return Seen { state: Some(Arc::new(actual)), failure: Some(failure), ..Seen::default() };
-            }
+            Err(failure) => return seen(actual, Some(failure)),
         };
         for change in &changes {
             tracing::info!(%change, version = %wanted.version, "to the balancer");
@@ -139,9 +141,9 @@ impl Reconciler {
         match driver.apply(&wanted, &changes).await {
             Ok(()) => {
                 self.metrics.device_written(changes.len());
-                Seen { state: Some(Arc::new(wanted)), ..Seen::default() }
+                seen(wanted, None)
             }
-            Err(e) => Seen { state: Some(Arc::new(actual)), failure: Some(e.to_string()), ..Seen::default() },
+            Err(e) => seen(actual, Some(e.to_string())),
         }
     }
 
@@ -153,6 +155,19 @@ impl Reconciler {
             && driver.capabilities().versioned
             && held.epoch < wanted.version.epoch
             && held != Version::default()
+    }
+
+    /// What the balancer can do of what is wanted. What it is newly refused is told.
+    fn fit(&self, url: &str, driver: &dyn Driver, wanted: &State, actual: &State) -> Fitted {
+        let fitted = fit::fit(wanted, &driver.capabilities(), actual);
+        let before = self.devices.view().devices.remove(url).unwrap_or_default().fitted;
+        for (owner, reasons) in &fitted.refused {
+            if before.refused.get(owner) != Some(reasons) {
+                let reasons = refusal(reasons);
+                tracing::warn!(device = %url, load_balancer = %owner, %reasons, "not on the balancer");
+            }
+        }
+        fitted
     }
 
     /// A balancer that holds a newer state than the database was written by a database that is no longer there:

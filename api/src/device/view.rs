@@ -1,6 +1,6 @@
 //! What a cluster is told about the balancers.
 
-use lb_driver::driver::MemberStatus;
+use lb_driver::{driver::MemberStatus, fit::Reason};
 
 use super::{View, translate};
 use crate::store::Loaded;
@@ -18,9 +18,11 @@ pub fn applied(view: &View, cluster: &Loaded, name: &str) -> (bool, Option<Strin
     }
     let (owner, balancer) = wanted;
     for seen in view.devices.values() {
-        let has =
-            seen.state.as_ref().is_some_and(|state| state.load_balancers.get(&owner) == Some(&balancer));
-        if !has {
+        if let Some(reasons) = seen.fitted.refused.get(&owner) {
+            return (false, Some(refusal(reasons)));
+        }
+        let has = seen.state.as_ref().and_then(|state| state.load_balancers.get(&owner));
+        if has.map(|has| seen.fitted.as_wanted(has)).as_ref() != Some(&balancer) {
             let reason =
                 seen.failure.clone().unwrap_or_else(|| "the balancer does not have it yet".to_owned());
             return (false, Some(reason));
@@ -33,12 +35,104 @@ pub fn applied(view: &View, cluster: &Loaded, name: &str) -> (bool, Option<Strin
 #[must_use]
 pub fn member_health(view: &View, cluster: &Loaded, pool: &str, member: &str) -> MemberStatus {
     let Ok(owner) = translate::owner(&cluster.record, pool) else { return MemberStatus::default() };
-    let said =
-        view.devices.values().filter_map(|seen| seen.status.as_ref()?.pools.get(&owner)?.members.get(member));
-    said.clone()
-        .find(|status| status.healthy == Some(true))
-        .or_else(|| said.clone().find(|status| status.healthy.is_some()))
-        .or_else(|| said.clone().next())
-        .cloned()
-        .unwrap_or_default()
+    let said = view.devices.values();
+    let said = said.filter_map(|seen| seen.fitted.member(seen.status.as_ref()?, &owner, member));
+    said.max_by_key(|status| status.healthy).unwrap_or_default()
+}
+
+/// What a tenant reads of what a balancer cannot do.
+pub(super) fn refusal(reasons: &[Reason]) -> String {
+    reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use ake_api_client::{Affinity, ClusterId, Listener, LoadBalancerRequest, Protocol};
+    use lb_driver::{
+        driver::{Capabilities, PoolStatus, Status},
+        fit::fit,
+        model::{State, Version},
+    };
+
+    use super::*;
+    use crate::{
+        decide::wanted::{ClusterRecord, Wanted, WantedMember, WantedPool},
+        device::Seen,
+    };
+
+    fn cluster(protocol: Protocol) -> Loaded {
+        let record = ClusterRecord {
+            id: ClusterId::from_u128(1),
+            name: "demo".into(),
+            project: "p".into(),
+            network: "n".into(),
+            pod_range: "10.240.0.0/16".parse().unwrap(),
+            blocks: vec![],
+            deleting: false,
+            revision: 1,
+            lease_transitions: 0,
+        };
+        let member = WantedMember {
+            address: "192.168.77.20".parse().unwrap(),
+            mac: "fa:16:3e:00:00:01".into(),
+            port: "p1".into(),
+            weight: 1,
+            draining: false,
+        };
+        let pool = WantedPool { members: BTreeMap::from([("w0".into(), member)]), checks: vec![] };
+        let listener = |protocol| Listener { protocol, port: 80, pool: "nodes".into() };
+        let request = LoadBalancerRequest {
+            address: "svc".into(),
+            listeners: vec![listener(Protocol::Tcp), listener(protocol)],
+            source_ranges: vec![],
+            affinity: Affinity::None,
+        };
+        let wanted = Wanted {
+            addresses: BTreeMap::from([("svc".into(), "203.0.113.17".parse().unwrap())]),
+            pools: BTreeMap::from([("nodes".into(), pool)]),
+            load_balancers: BTreeMap::from([("svc".into(), request)]),
+            node_ports: BTreeMap::new(),
+        };
+        Loaded { record, wanted, pairs: BTreeMap::new() }
+    }
+
+    /// A balancer without SCTP and shared pools that has taken what it can, and says of its members what is given.
+    fn view(cluster: &Loaded, said: &[Option<bool>]) -> View {
+        let capabilities = Capabilities { sctp: false, shared_pools: false, ..Capabilities::ALL };
+        let wanted = translate::state(Version::default(), std::slice::from_ref(cluster)).unwrap();
+        let fitted = fit(&wanted, &capabilities, &State::default());
+        let pools = fitted.state.pools.keys().cloned().zip(said).map(|(owner, healthy)| {
+            let member = MemberStatus { healthy: *healthy, ..MemberStatus::default() };
+            (owner, PoolStatus { members: BTreeMap::from([("w0".to_owned(), member)]), ring_size: 1 })
+        });
+        let seen = Seen {
+            status: Some(Arc::new(Status { pools: pools.collect(), ..Status::default() })),
+            state: Some(Arc::new(fitted.state.clone())),
+            failure: None,
+            fitted: Arc::new(fitted),
+        };
+        View { answered: 1, devices: BTreeMap::from([("https://b".to_owned(), seen)]) }
+    }
+
+    #[test]
+    fn what_a_balancer_cannot_do_is_not_applied_and_says_why() {
+        let cluster = cluster(Protocol::Sctp);
+        let reason = "listener SCTP/80: the balancer does not do SCTP".to_owned();
+        assert_eq!(applied(&view(&cluster, &[]), &cluster, "svc"), (false, Some(reason)));
+    }
+
+    #[test]
+    fn an_expanded_pool_is_shown_as_the_one_that_was_wanted() {
+        let cluster = cluster(Protocol::Udp);
+        let healthy = |said: &[_]| {
+            let view = view(&cluster, said);
+            assert_eq!(applied(&view, &cluster, "svc"), (true, None));
+            member_health(&view, &cluster, "nodes", "w0").healthy
+        };
+        assert_eq!(healthy(&[Some(true), Some(true)]), Some(true));
+        assert_eq!(healthy(&[Some(true), Some(false)]), Some(false));
+        assert_eq!(healthy(&[]), None);
+    }
 }

@@ -3,56 +3,10 @@ use std::num::NonZeroU16;
 use proptest::{prelude::*, sample};
 
 use super::*;
-use crate::model::{Affinity, Check, Member, Protocol, Version};
-
-/// A device that refuses what real ones refuse, and that others use as well.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Device {
-    ours: State,
-    foreign: BTreeMap<String, (IpAddr, Endpoint)>,
-}
-
-impl Device {
-    fn perform(&mut self, change: &Change) -> Result<(), String> {
-        match change {
-            Change::DeleteLoadBalancer(owner) => {
-                self.ours.load_balancers.remove(owner).ok_or("no such load balancer")?;
-            }
-            Change::Release(owner, balancer) => {
-                self.ours.load_balancers.get(owner).ok_or("no such load balancer")?;
-                self.put(owner, balancer)?;
-            }
-            Change::PutLoadBalancer(owner, balancer) => self.put(owner, balancer)?,
-            Change::PutPool(owner, pool) => {
-                self.ours.pools.insert(owner.clone(), pool.clone());
-            }
-            Change::DeletePool(owner) => {
-                if self.ours.load_balancers.values().any(|lb| lb.listeners.values().any(|pool| pool == owner))
-                {
-                    return Err(format!("pool {owner} is in use"));
-                }
-                self.ours.pools.remove(owner).ok_or("no such pool")?;
-            }
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, owner: &Owner, balancer: &LoadBalancer) -> Result<(), String> {
-        for (endpoint, pool) in &balancer.listeners {
-            if !self.ours.pools.contains_key(pool) {
-                return Err(format!("no pool {pool}"));
-            }
-            let taken = |lb: &LoadBalancer| lb.vip == balancer.vip && lb.listeners.contains_key(endpoint);
-            if self.ours.load_balancers.iter().any(|(other, lb)| other != owner && taken(lb))
-                || self.foreign.values().any(|claim| *claim == (balancer.vip, *endpoint))
-            {
-                return Err(format!("{endpoint} of {} is taken", balancer.vip));
-            }
-        }
-        self.ours.load_balancers.insert(owner.clone(), balancer.clone());
-        Ok(())
-    }
-}
+use crate::{
+    model::{Affinity, Check, Member, Protocol, Version},
+    table::Table,
+};
 
 fn owner(object: &str) -> Owner {
     Owner::new("project", "cluster", object).unwrap()
@@ -106,12 +60,12 @@ fn state() -> impl Strategy<Value = State> {
     })
 }
 
-fn device(state: &State) -> Device {
+fn device(state: &State) -> Table {
     let foreign = BTreeMap::from([("theirs".to_owned(), (IpAddr::from([203, 0, 113, 9]), endpoint(1)))]);
-    Device { ours: state.clone(), foreign }
+    Table { ours: state.clone(), foreign }
 }
 
-fn reached(device: &Device, wanted: &State) -> bool {
+fn reached(device: &Table, wanted: &State) -> bool {
     device.ours.pools == wanted.pools && device.ours.load_balancers == wanted.load_balancers
 }
 

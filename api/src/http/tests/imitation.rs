@@ -250,16 +250,7 @@ impl Memory {
 
 impl Driver for Memory {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            ipv6: true,
-            sctp: true,
-            shared_pools: true,
-            drain: true,
-            weights: true,
-            source_ranges: true,
-            client_ip_affinity: true,
-            versioned: true,
-        }
+        Capabilities::ALL
     }
 
     fn read(&self) -> Answer<'_, State> {

@@ -118,16 +118,7 @@ impl XdpDriver {
 
 impl Driver for XdpDriver {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            ipv6: true,
-            sctp: true,
-            shared_pools: true,
-            drain: true,
-            weights: true,
-            source_ranges: true,
-            client_ip_affinity: true,
-            versioned: true,
-        }
+        Capabilities::ALL
     }
 
     fn read(&self) -> Answer<'_, State> {
