@@ -1,9 +1,9 @@
 # `make demo` and `make test` are the two commands of the README; each installs what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check setup build image lab-down
+.PHONY: help demo test bench e2e-loadbalancer check setup build image lab-down
 
 help:  ## what can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
 
 setup:  ## install what is missing (says what and why)
 	@tools/setup
@@ -23,6 +23,10 @@ test: image  ## format, lints, docs, unit tests, and the scenarios on a lab
 
 bench: image  ## sizes and times, written to docs/reference/performance.md
 	@cargo run --quiet -p scenarios --bin ake-bench
+
+e2e-loadbalancer: image  ## Kubernetes' own tests of load balancers; FOCUS=words, SHARD=i/n, RESUME=1, KEEP=1
+	@tools/e2e > /dev/null
+	@cargo run --quiet -p scenarios --bin ake-e2e -- loadbalancer
 
 check: setup  ## the fast part of `test`: no lab
 	@tools/test --no-lab

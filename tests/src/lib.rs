@@ -8,6 +8,7 @@ pub mod report;
 pub mod stacks;
 pub mod tenant;
 pub mod traffic;
+pub mod upstream;
 pub mod walk;
 
 use std::{
