@@ -149,6 +149,10 @@ pub struct Network {
     pub pod_pool: IpNetwork,
     /// Prefix length of a cluster's pod range.
     pub pod_prefix: u8,
+    /// Where the pod ranges for IPv6 are cut from; none if clusters are not dual stack.
+    pub pod_pool_v6: Option<IpNetwork>,
+    /// Prefix length of a cluster's pod range for IPv6: 48 to 64, of which each node gets a /64.
+    pub pod_prefix_v6: Option<u8>,
     /// Where VIPs of its clusters come from: one range of a family.
     #[serde(rename = "vip")]
     pub vips: Vec<Vip>,
@@ -360,6 +364,7 @@ impl Network {
                 format!("{} (pod_pool's) to {bits}", self.pod_pool.prefix()),
             ));
         }
+        self.check_v6(key)?;
         if self.vips.is_empty() {
             return Err(value(&format!("{key}.vip"), "none", "one [[network.vip]] at least"));
         }
@@ -368,6 +373,29 @@ impl Network {
             if self.vips.iter().take(i).any(|other| other.first.is_ipv4() == vip.first.is_ipv4()) {
                 return Err(value(&format!("{key}.vip[{i}].first"), vip.first, "one range of each family"));
             }
+        }
+        Ok(())
+    }
+}
+
+impl Network {
+    fn check_v6(&self, key: &str) -> Result<(), ConfigError> {
+        let (pool_key, prefix_key) = (format!("{key}.pod_pool_v6"), format!("{key}.pod_prefix_v6"));
+        let (pool, prefix) = match (self.pod_pool_v6, self.pod_prefix_v6) {
+            (None, None) => return Ok(()),
+            (Some(pool), Some(prefix)) => (pool, prefix),
+            (pool, _) => {
+                let has = if pool.is_some() { "the first" } else { "the second" };
+                return Err(value(&format!("{pool_key}, {prefix_key}"), has, "both or neither"));
+            }
+        };
+        canonical(&pool_key, pool)?;
+        if pool.is_ipv4() || self.pod_pool.is_ipv6() {
+            return Err(value(&pool_key, pool, "a range of IPv6, beside a pod_pool of IPv4"));
+        }
+        let lowest = pool.prefix().max(48);
+        if !(lowest..=64).contains(&prefix) {
+            return Err(value(&prefix_key, prefix, format!("{lowest} to 64, and not below pod_pool_v6's")));
         }
         Ok(())
     }

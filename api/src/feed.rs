@@ -169,6 +169,7 @@ mod tests {
             project: "demo".into(),
             network: "net-1".into(),
             pod_range: "10.240.0.0/16".parse().unwrap(),
+            pod_range_v6: None,
             blocks: vec![],
             deleting: false,
             revision,

@@ -107,6 +107,9 @@ fn cluster_text(state: &ClusterState) -> anyhow::Result<String> {
     writeln!(out, "  project    {}", cluster.project)?;
     writeln!(out, "  network    {}", cluster.network)?;
     writeln!(out, "  pod range  {}", cluster.pod_range)?;
+    if let Some(range) = cluster.pod_range_v6 {
+        writeln!(out, "             {range}")?;
+    }
     writeln!(out, "  VIP blocks {}", blocks.join(", "))?;
     for (name, address) in &state.addresses {
         writeln!(out, "  address {name}: {}", address.address)?;

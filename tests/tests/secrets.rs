@@ -220,10 +220,10 @@ fn user_data_carries_the_claim_and_nothing_else_that_is_secret() {
             "control_plane",
             "metadata",
             "name",
-            "pod_range",
+            "pod_ranges",
             "role",
             "security_group",
-            "service_range",
+            "service_ranges",
             "signal",
             "vip_blocks",
         ];

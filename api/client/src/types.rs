@@ -43,6 +43,9 @@ pub struct Cluster {
     pub network: String,
     /// The range its pods' addresses come from; unique on the layer-2 segment.
     pub pod_range: IpNetwork,
+    /// The range of its pods' IPv6 addresses; none where the operator gives the network no pool of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_range_v6: Option<IpNetwork>,
     /// The aligned blocks of the VIP range that are this cluster's.
     pub vip_blocks: Vec<IpNetwork>,
     /// Where health checks of its nodes come from; its security group must admit them.

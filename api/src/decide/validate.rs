@@ -131,15 +131,16 @@ pub fn load_balancer(request: &LoadBalancerRequest) -> Result<(), Refusal> {
 }
 
 /// The wishes for a node's port, as far as they can be judged without the port.
-pub fn node_port(request: &NodePortRequest, pod_range: IpNetwork) -> Result<(), Refusal> {
+pub fn node_port(request: &NodePortRequest, pods: &[IpNetwork]) -> Result<(), Refusal> {
     name("asker", &request.asker)?;
     for range in &request.pod_ranges {
         canonical("pod_ranges", *range)?;
-        if !Span::of(pod_range).contains(Span::of(*range)) {
+        if !pods.iter().any(|all| Span::of(*all).contains(Span::of(*range))) {
+            let pods: Vec<_> = pods.iter().map(ToString::to_string).collect();
             return Err(Refusal::invalid(
                 "pod_ranges",
                 range,
-                format!("expected a range within the cluster's pod range {pod_range}"),
+                format!("expected a range within the cluster's pod ranges, {}", pods.join(", ")),
             ));
         }
     }
@@ -263,15 +264,16 @@ mod tests {
             addresses: vec![],
             vip_blocks: true,
         };
-        let pods = "10.240.0.0/16".parse().unwrap();
-        assert!(node_port(&request(&["10.240.3.0/24"]), pods).is_ok());
-        let refusal = node_port(&request(&["10.241.3.0/24"]), pods).unwrap_err();
+        let pods = ["10.240.0.0/16".parse().unwrap(), "fd00:a:0:100::/56".parse().unwrap()];
+        assert!(node_port(&request(&["10.240.3.0/24", "fd00:a:0:103::/64"]), &pods).is_ok());
+        assert!(node_port(&request(&["fd00:a:0:203::/64"]), &pods).is_err());
+        let refusal = node_port(&request(&["10.241.3.0/24"]), &pods).unwrap_err();
         assert!(
             refusal.message.contains("10.241.3.0/24") && refusal.message.contains("10.240.0.0/16"),
             "{refusal}"
         );
-        assert!(node_port(&request(&["10.240.3.1/24"]), pods).is_err());
-        assert!(node_port(&request(&["0.0.0.0/0"]), pods).is_err());
+        assert!(node_port(&request(&["10.240.3.1/24"]), &pods).is_err());
+        assert!(node_port(&request(&["0.0.0.0/0"]), &pods).is_err());
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct ClusterRecord {
     pub network: String,
     /// The range its pods' addresses come from.
     pub pod_range: IpNetwork,
+    /// The same for IPv6, in a network whose clusters may be dual stack.
+    pub pod_range_v6: Option<IpNetwork>,
     /// Its blocks of the VIP ranges.
     pub blocks: Vec<IpNetwork>,
     /// Whether it is going away.
@@ -28,6 +30,13 @@ pub struct ClusterRecord {
     pub revision: u64,
     /// The highest count of Lease transitions that a batch carried.
     pub lease_transitions: u64,
+}
+
+impl ClusterRecord {
+    /// The ranges its pods' addresses come from.
+    pub fn pod_ranges(&self) -> impl Iterator<Item = IpNetwork> {
+        [Some(self.pod_range), self.pod_range_v6].into_iter().flatten()
+    }
 }
 
 /// Everything that a cluster wants.

@@ -395,7 +395,7 @@ impl Judge<'_> {
 
     fn put_node_port(&mut self, port: &str, request: &NodePortRequest) -> Result<(), Refusal> {
         validate::port_id(port)?;
-        validate::node_port(request, self.cluster.pod_range)?;
+        validate::node_port(request, &self.cluster.pod_ranges().collect::<Vec<_>>())?;
         if let Some(missing) =
             request.addresses.iter().find(|name| !self.wanted.addresses.contains_key(*name))
         {

@@ -36,6 +36,7 @@ pub fn cluster(record: &ClusterRecord, check_sources: &[IpNetwork]) -> Cluster {
         project: record.project.clone(),
         network: record.network.clone(),
         pod_range: record.pod_range,
+        pod_range_v6: record.pod_range_v6,
         vip_blocks: record.blocks.clone(),
         check_sources: check_sources.to_vec(),
         deleting: record.deleting,

@@ -10,6 +10,9 @@ use crate::{
     store::{Change, Loaded},
 };
 
+/// A pool of pod ranges, and the prefix length of each.
+type Pool = (ipnetwork::IpNetwork, u8);
+
 impl Service {
     /// The caller's project's clusters; for an application credential its own.
     pub async fn list(&self, caller: &Caller) -> Result<Vec<Cluster>, Refusal> {
@@ -65,22 +68,24 @@ impl Service {
         if let Some(credential) = &caller.credential {
             access::credential_may_touch(self.store.cluster_of_credential(credential).await?, id)?;
         }
-        let (pool, prefix) = self.pod_pool(&network).await?;
+        let pools = self.pod_pools(&network).await?;
         let mut record = ClusterRecord {
             id,
             name: request.name.clone(),
             project: caller.project.clone(),
             network,
-            pod_range: pool,
+            pod_range: pools.0.0,
+            pod_range_v6: None,
             blocks: vec![],
             deleting: false,
             revision: 1,
             lease_transitions: 0,
         };
-        record.pod_range = self
-            .store
-            .register(&record, |taken| ranges::pod_range(&request.network, pool, prefix, taken))
-            .await??;
+        let choose = |taken: &[ipnetwork::IpNetwork]| {
+            let one = |(pool, prefix)| ranges::pod_range(&request.network, pool, prefix, taken);
+            Ok((one(pools.0)?, pools.1.map(one).transpose()?))
+        };
+        (record.pod_range, record.pod_range_v6) = self.store.register(&record, choose).await??;
         if let Err(refusal) = self.ensure_blocks(&record).await {
             // Nothing is left behind of a cluster that could not be made. Where Neutron does not answer, the
             // record stays, so that a repetition or a deletion finds the ports.
@@ -109,10 +114,12 @@ impl Service {
         ))
     }
 
-    async fn pod_pool(&self, id: &str) -> Result<(ipnetwork::IpNetwork, u8), Refusal> {
+    /// Where pod ranges come from, and their length; the second is for IPv6.
+    async fn pod_pools(&self, id: &str) -> Result<(Pool, Option<Pool>), Refusal> {
         for network in &self.config.networks {
             if self.cloud.network_id(&network.network).await? == id {
-                return Ok((network.pod_pool, network.pod_prefix));
+                let v6 = network.pod_pool_v6.zip(network.pod_prefix_v6);
+                return Ok(((network.pod_pool, network.pod_prefix), v6));
             }
         }
         Err(Refusal::unavailable(format!("network {id}: it is no longer in the operator's configuration")))

@@ -20,6 +20,7 @@ fn state() -> ClusterState {
             project: "p".into(),
             network: "n".into(),
             pod_range: "10.240.0.0/16".parse().unwrap(),
+            pod_range_v6: None,
             vip_blocks: vec!["203.0.113.16/28".parse().unwrap()],
             check_sources: vec![],
             deleting: false,

@@ -35,6 +35,9 @@ pub struct Change<'a> {
     pub lease_transitions: u64,
 }
 
+/// A cluster's pod range, and that of IPv6.
+pub type PodRanges = (IpNetwork, Option<IpNetwork>);
+
 #[derive(sqlx::FromRow)]
 struct Row {
     id: String,
@@ -42,13 +45,13 @@ struct Row {
     project: String,
     network: String,
     pod_range: String,
+    pod_range_v6: Option<String>,
     deleting: i64,
     revision: i64,
     lease_transitions: i64,
 }
 
-const COLUMNS: &str =
-    "SELECT id, name, project, network, pod_range, deleting, revision, lease_transitions FROM clusters";
+const COLUMNS: &str = "SELECT id, name, project, network, pod_range, pod_range_v6, deleting, revision, lease_transitions FROM clusters";
 
 impl Store {
     /// All clusters, or those of a project, without what they want.
@@ -103,36 +106,40 @@ impl Store {
         Ok((version, all))
     }
 
-    /// Keeps a new cluster, still without blocks. Its pod range is chosen, of what the clusters of its network have
+    /// Keeps a new cluster, still without blocks. Its pod ranges are chosen, of what the clusters of its network have
     /// left, while nobody else can choose.
     pub async fn register(
         &self,
         cluster: &ClusterRecord,
-        choose: impl Fn(&[IpNetwork]) -> Result<IpNetwork, Refusal>,
-    ) -> Result<Result<IpNetwork, Refusal>, StoreError> {
+        choose: impl Fn(&[IpNetwork]) -> Result<PodRanges, Refusal>,
+    ) -> Result<Result<PodRanges, Refusal>, StoreError> {
         let done = self.retried(|| async {
             let mut transaction = self.begin().await?;
             raise_version(&mut transaction).await?;
-            let taken: Vec<String> = sqlx::query_scalar("SELECT pod_range FROM clusters WHERE network = ?")
-                .bind(&cluster.network)
-                .fetch_all(&mut *transaction)
-                .await?;
+            let taken: Vec<(String, Option<String>)> =
+                sqlx::query_as("SELECT pod_range, pod_range_v6 FROM clusters WHERE network = ?")
+                    .bind(&cluster.network)
+                    .fetch_all(&mut *transaction)
+                    .await?;
             let taken: Vec<IpNetwork> = taken
-                .iter()
-                .map(|range| parsed("clusters.pod_range", range, "a range"))
+                .into_iter()
+                .flat_map(|(range, v6)| [Some(range), v6])
+                .flatten()
+                .map(|range| parsed("clusters.pod_range", &range, "a range"))
                 .collect::<Result<_, _>>()?;
             let chosen = match choose(&taken) {
                 Ok(chosen) => chosen,
                 Err(refusal) => return Ok(Err(refusal)),
             };
             sqlx::query(
-                "INSERT INTO clusters (id, name, project, network, pod_range) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO clusters (id, name, project, network, pod_range, pod_range_v6) VALUES (?, ?, ?, ?, ?, ?)",
             )
             .bind(cluster.id.to_string())
             .bind(&cluster.name)
             .bind(&cluster.project)
             .bind(&cluster.network)
-            .bind(chosen.to_string())
+            .bind(chosen.0.to_string())
+            .bind(chosen.1.map(|range| range.to_string()))
             .execute(&mut *transaction)
             .await?;
             transaction.commit().await?;
@@ -353,6 +360,10 @@ async fn record(connection: &mut AnyConnection, row: Row) -> Result<ClusterRecor
         project: row.project,
         network: row.network,
         pod_range: parsed("clusters.pod_range", &row.pod_range, "a range")?,
+        pod_range_v6: row
+            .pod_range_v6
+            .map(|range| parsed("clusters.pod_range_v6", &range, "a range"))
+            .transpose()?,
         blocks: blocks.iter().map(|b| parsed("blocks.block", b, "a range")).collect::<Result<_, _>>()?,
         deleting: row.deleting != 0,
         revision: row.revision.unsigned_abs(),

@@ -17,7 +17,7 @@ use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Transaction, any::
 
 pub use blocks::{BlockRecord, NewBlock, Origin};
 pub use bundles::BundleRecord;
-pub use clusters::{Change, Loaded};
+pub use clusters::{Change, Loaded, PodRanges};
 pub use database::{Database, NoDatabase};
 pub use error::StoreError;
 pub use writer::Pulse;

@@ -8,10 +8,14 @@ use super::{Flavour, Store, StoreError};
 const SQLITE: &[&str] = &[
     include_str!("../../migrations/sqlite/0001_begin.sql"),
     include_str!("../../migrations/sqlite/0002_like_mariadb.sql"),
+    include_str!("../../migrations/sqlite/0003_pods_v6.sql"),
 ];
 
 /// MariaDB's.
-const MARIADB: &[&str] = &[include_str!("../../migrations/mariadb/0001_begin.sql")];
+const MARIADB: &[&str] = &[
+    include_str!("../../migrations/mariadb/0001_begin.sql"),
+    include_str!("../../migrations/mariadb/0002_pods_v6.sql"),
+];
 
 /// Held while the schema changes: instances that start together wait for one another.
 const LOCK: &str = "SELECT GET_LOCK(CONCAT('ake-api-schema-', DATABASE()), 60)";

@@ -50,10 +50,14 @@ on_both!(
 );
 
 async fn register(store: &Store, cluster: &ClusterRecord) -> Result<(), StoreError> {
-    let range = cluster.pod_range;
+    let ranges = (cluster.pod_range, cluster.pod_range_v6);
     store
         .register(cluster, |taken| {
-            if taken.contains(&range) { Err(crate::refusal::Refusal::conflict("taken")) } else { Ok(range) }
+            let mut asked = [Some(ranges.0), ranges.1].into_iter().flatten();
+            if asked.any(|range| taken.contains(&range)) {
+                return Err(crate::refusal::Refusal::conflict("taken"));
+            }
+            Ok(ranges)
         })
         .await?
         .map(drop)
@@ -67,6 +71,7 @@ fn record(id: u128, pods: &str) -> ClusterRecord {
         project: "p".into(),
         network: "n".into(),
         pod_range: pods.parse().unwrap(),
+        pod_range_v6: None,
         blocks: vec![],
         deleting: false,
         revision: 1,
@@ -114,6 +119,14 @@ async fn one_pod_range_and_one_block_have_one_cluster(house: House) {
     register(&store, &record(1, "10.240.0.0/16")).await.unwrap();
     assert!(register(&store, &record(2, "10.240.0.0/16")).await.is_err());
     register(&store, &record(2, "10.241.0.0/16")).await.unwrap();
+    let v6 = |number, pods| ClusterRecord {
+        pod_range_v6: Some("fd00:240:0:100::/56".parse().unwrap()),
+        ..record(number, pods)
+    };
+    register(&store, &v6(3, "10.242.0.0/16")).await.unwrap();
+    assert!(register(&store, &v6(4, "10.243.0.0/16")).await.is_err());
+    let kept = store.load(ClusterId::from_u128(3)).await.unwrap().unwrap().record;
+    assert_eq!(kept.pod_range_v6, v6(3, "10.242.0.0/16").pod_range_v6);
     let new = |cluster| NewBlock {
         cluster: ClusterId::from_u128(cluster),
         network: "vips".into(),

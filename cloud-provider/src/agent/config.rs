@@ -117,10 +117,10 @@ pub struct NodeConfig {
     pub port: u16,
     /// All masters.
     pub masters: Vec<Master>,
-    /// The range that the cluster's pods have their addresses from.
-    pub pod_range: IpNetwork,
-    /// The range of Services' addresses.
-    pub service_range: IpNetwork,
+    /// The ranges that the cluster's pods have their addresses from: one for each family, the cluster's first one first.
+    pub pod_ranges: Vec<IpNetwork>,
+    /// The ranges of Services' addresses, of the same families in the same order.
+    pub service_ranges: Vec<IpNetwork>,
     /// The address of the cluster's DNS.
     pub cluster_dns: IpAddr,
     /// The cluster's blocks of the VIP range.
@@ -167,15 +167,10 @@ impl NodeConfig {
                     })
                 })
                 .collect::<Result<_, Error>>()?,
-            pod_range: network("pod_range", &raw.pod_range)?,
-            service_range: network("service_range", &raw.service_range)?,
+            pod_ranges: networks("pod_ranges", &raw.pod_ranges)?,
+            service_ranges: networks("service_ranges", &raw.service_ranges)?,
             cluster_dns: field("cluster_dns", &raw.cluster_dns, "an IP address")?,
-            vip_blocks: raw
-                .vip_blocks
-                .iter()
-                .enumerate()
-                .map(|(number, block)| network(&format!("vip_blocks[{number}]"), block))
-                .collect::<Result<_, _>>()?,
+            vip_blocks: networks("vip_blocks", &raw.vip_blocks)?,
             security_group: raw.security_group,
         };
         config.check()
@@ -185,12 +180,23 @@ impl NodeConfig {
         let invalid = |field: &str, value: String, expected: String| {
             Err(Error::Invalid { field: field.into(), value, expected })
         };
-        if !self.service_range.contains(self.cluster_dns) {
+        let families =
+            |ranges: &[IpNetwork]| -> Vec<bool> { ranges.iter().map(IpNetwork::is_ipv6).collect() };
+        let pods = families(&self.pod_ranges);
+        if ![&[false][..], &[true], &[false, true], &[true, false]].contains(&pods.as_slice()) {
             return invalid(
-                "cluster_dns",
-                self.cluster_dns.to_string(),
-                format!("an address within service_range ({})", self.service_range),
+                "pod_ranges",
+                listed(&self.pod_ranges),
+                "one range, or one of each family".into(),
             );
+        }
+        if families(&self.service_ranges) != pods {
+            let expected = format!("ranges of the families of pod_ranges ({})", listed(&self.pod_ranges));
+            return invalid("service_ranges", listed(&self.service_ranges), expected);
+        }
+        if !self.service_ranges.iter().any(|range| range.contains(self.cluster_dns)) {
+            let expected = format!("an address within service_ranges ({})", listed(&self.service_ranges));
+            return invalid("cluster_dns", self.cluster_dns.to_string(), expected);
         }
         if self.masters.is_empty() {
             return invalid("control_plane.masters", "[]".into(), "at least one master".into());
@@ -207,6 +213,12 @@ impl NodeConfig {
             return invalid("claim.id", String::new(), "the id of a claim".into());
         }
         Ok(self)
+    }
+
+    /// Whether pods have IPv6 addresses.
+    #[must_use]
+    pub fn has_ipv6(&self) -> bool {
+        self.pod_ranges.iter().any(IpNetwork::is_ipv6)
     }
 
     /// This node's entry among the masters, if it is one.
@@ -260,6 +272,16 @@ fn network(name: &str, value: &str) -> Result<IpNetwork, Error> {
     Ok(network)
 }
 
+fn networks(name: &str, values: &[String]) -> Result<Vec<IpNetwork>, Error> {
+    let numbered = values.iter().enumerate();
+    numbered.map(|(number, value)| network(&format!("{name}[{number}]"), value)).collect()
+}
+
+/// Ranges as flags of Kubernetes and messages write them.
+pub fn listed(ranges: &[IpNetwork]) -> String {
+    ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
 /// Names end up in file names, flags and certificates.
 fn host_name(name: &str, value: String) -> Result<String, Error> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
@@ -290,8 +312,8 @@ struct Raw {
     api: RawApi,
     claim: RawClaim,
     control_plane: RawControlPlane,
-    pod_range: String,
-    service_range: String,
+    pod_ranges: Vec<String>,
+    service_ranges: Vec<String>,
     cluster_dns: String,
     vip_blocks: Vec<String>,
     #[serde(default)]
@@ -327,6 +349,15 @@ struct RawMaster {
 pub(crate) mod tests {
     use super::*;
 
+    /// The same of a cluster whose second family is IPv6.
+    pub(crate) fn dual_stack(role: &str) -> serde_json::Value {
+        let mut file = sample(role);
+        file["pod_ranges"] = serde_json::json!(["10.240.0.0/16", "fd00:240:0:100::/56"]);
+        file["service_ranges"] = serde_json::json!(["10.96.0.0/16", "fd00:96::/112"]);
+        file["vip_blocks"] = serde_json::json!(["203.0.113.16/28", "2001:db8:113::10/124"]);
+        file
+    }
+
     /// A valid file of a node of that role.
     pub(crate) fn sample(role: &str) -> serde_json::Value {
         serde_json::json!({
@@ -337,7 +368,7 @@ pub(crate) mod tests {
             "signal": {"url": "http://192.0.2.2:8004/signal", "token": "t"},
             "control_plane": {"vip": "203.0.113.17", "port": 6443,
                 "masters": [{"name": "demo-master-0", "address": "192.168.77.20"}]},
-            "pod_range": "10.240.0.0/16", "service_range": "10.96.0.0/16", "cluster_dns": "10.96.0.10",
+            "pod_ranges": ["10.240.0.0/16"], "service_ranges": ["10.96.0.0/16"], "cluster_dns": "10.96.0.10",
             "vip_blocks": ["203.0.113.16/28"], "security_group": "sg-1", "metadata": {}
         })
     }
@@ -358,7 +389,8 @@ pub(crate) mod tests {
             ("/role", "boss", ["role", "boss", "master or worker"]),
             ("/cluster", "demo", ["cluster", "demo", "UUID"]),
             ("/control_plane/vip", "203.0.113", ["control_plane.vip", "203.0.113", "IP address"]),
-            ("/pod_range", "10.240.0.1/16", ["pod_range", "10.240.0.1/16", "host bits"]),
+            ("/pod_ranges/0", "10.240.0.1/16", ["pod_ranges[0]", "10.240.0.1/16", "host bits"]),
+            ("/service_ranges/0", "fd00:96::/112", ["service_ranges", "fd00:96::/112", "10.240.0.0/16"]),
             ("/vip_blocks/0", "203.0.113.16", ["vip_blocks[0]", "203.0.113.16", "ADDRESS/PREFIX"]),
             ("/cluster_dns", "10.97.0.10", ["cluster_dns", "10.97.0.10", "10.96.0.0/16"]),
             ("/name", "demo-master-7", ["name", "demo-master-7", "demo-master-0"]),
@@ -378,9 +410,12 @@ pub(crate) mod tests {
     #[test]
     fn a_missing_field_is_named() {
         let mut file = sample("worker");
-        file.as_object_mut().unwrap().remove("pod_range");
+        file.as_object_mut().unwrap().remove("pod_ranges");
         let error = NodeConfig::parse(&file.to_string()).unwrap_err().to_string();
-        assert!(error.contains("pod_range"), "{error}");
+        assert!(error.contains("pod_ranges"), "{error}");
+        file["pod_ranges"] = serde_json::json!(["10.240.0.0/16", "10.241.0.0/16"]);
+        let error = NodeConfig::parse(&file.to_string()).unwrap_err().to_string();
+        assert!(error.contains("one of each family"), "{error}");
     }
 
     #[test]
@@ -388,7 +423,7 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("node.json");
         let mut file = sample("worker");
-        file["pod_range"] = "nonsense".into();
+        file["pod_ranges"] = serde_json::json!(["nonsense"]);
         std::fs::write(&path, file.to_string()).unwrap();
         let (name, signal, _) = super::signal(&path).unwrap();
         assert_eq!((name.as_str(), signal.token.as_str()), ("demo-worker-0", "t"));

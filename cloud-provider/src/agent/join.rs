@@ -70,11 +70,11 @@ pub enum Error {
     /// Certificates could not be made.
     #[error(transparent)]
     Pki(#[from] pki::Error),
-    /// No address of this node leads to the API server.
-    #[error("no route from this node to {vip}: {source}")]
+    /// No address of this node leads to the API server, or to Services of a family.
+    #[error("no address of this node leads to {to}: {source}")]
     Address {
-        /// The API server's VIP.
-        vip: IpAddr,
+        /// The API server's VIP, or the range of Services.
+        to: IpAddr,
         /// What the system said.
         source: std::io::Error,
     },
@@ -103,7 +103,8 @@ pub async fn run(options: &Options) -> Result<(), Error> {
     tracing::info!(cluster = %config.cluster, role = %config.role, name = config.name, "joining");
     let sealed = redeem(&config, options.deadline).await?;
     let bundle = Bundle::open(&sealed, &config.claim_key, config.cluster, config.role)?;
-    let files = render(&config, &bundle, &options.root)?;
+    let addresses = own_addresses(&config, options.deadline).await?;
+    let files = render(&config, &bundle, &addresses, &options.root)?;
     for file in &files {
         files::write(&options.root, file)?;
     }
@@ -112,7 +113,12 @@ pub async fn run(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-fn render(config: &NodeConfig, bundle: &Bundle, root: &Path) -> Result<Vec<File>, Error> {
+fn render(
+    config: &NodeConfig,
+    bundle: &Bundle,
+    addresses: &[IpAddr],
+    root: &Path,
+) -> Result<Vec<File>, Error> {
     match bundle {
         Bundle::Master(bundle) => {
             let own = config.own_master().ok_or_else(|| config::Error::Invalid {
@@ -120,15 +126,11 @@ fn render(config: &NodeConfig, bundle: &Bundle, root: &Path) -> Result<Vec<File>
                 value: config.name.clone(),
                 expected: "the name of one of control_plane.masters".into(),
             })?;
-            let keys = MasterKeys::mint(config, bundle, jiff::Timestamp::now())?;
+            let keys = MasterKeys::mint(config, addresses, bundle, jiff::Timestamp::now())?;
             let resolvers = resolvers(&std::fs::read_to_string(root.join(RESOLVERS)).unwrap_or_default());
-            Ok(render::master(config, own, bundle, &keys, &resolvers))
+            Ok(render::master(config, own, addresses, bundle, &keys, &resolvers))
         }
-        Bundle::Worker(bundle) => {
-            let address = own_address(config.vip, config.port)
-                .map_err(|source| Error::Address { vip: config.vip, source })?;
-            Ok(render::worker(config, bundle, address))
-        }
+        Bundle::Worker(bundle) => Ok(render::worker(config, bundle, addresses)),
     }
 }
 
@@ -168,7 +170,31 @@ async fn redeem(config: &NodeConfig, deadline: Duration) -> Result<String, Error
     }
 }
 
-/// The address that packets to the API server leave from. Connecting a UDP socket sends nothing.
+/// This machine's own addresses, one of each of the cluster's families in their order: a master's that all know, and those
+/// that packets to the API server or to a Service would leave from. An address may still be looked for in the first
+/// moments, so it is asked again until the deadline.
+async fn own_addresses(config: &NodeConfig, deadline: Duration) -> Result<Vec<IpAddr>, Error> {
+    let known = config.own_master().map(|master| master.address);
+    let mut addresses = Vec::new();
+    for range in &config.service_ranges {
+        let like = |address: &IpAddr| address.is_ipv4() == range.is_ipv4();
+        if let Some(address) = known.filter(like) {
+            addresses.push(address);
+            continue;
+        }
+        let to = Some(config.vip).filter(like).unwrap_or(range.ip());
+        let attempt = || std::future::ready(own_address(to, config.port));
+        let end = Instant::now() + deadline;
+        let found = attempt
+            .retry(ExponentialBuilder::default().with_max_delay(Duration::from_secs(1)).without_max_times())
+            .when(|_| Instant::now() < end)
+            .await;
+        addresses.push(found.map_err(|source| Error::Address { to, source })?);
+    }
+    Ok(addresses)
+}
+
+/// The address that packets to another one leave from. Connecting a UDP socket sends nothing.
 pub fn own_address(vip: IpAddr, port: u16) -> std::io::Result<IpAddr> {
     let any: IpAddr = if vip.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
     let socket = UdpSocket::bind((any, 0))?;

@@ -54,13 +54,24 @@ pub struct MasterKeys {
 }
 
 impl MasterKeys {
-    /// Makes new keys and signs them with the CA of the bundle.
-    pub fn mint(config: &NodeConfig, bundle: &MasterBundle, now: Timestamp) -> Result<Self, Error> {
+    /// Makes new keys and signs them with the CA of the bundle; `addresses` are this machine's own.
+    pub fn mint(
+        config: &NodeConfig,
+        addresses: &[IpAddr],
+        bundle: &MasterBundle,
+        now: Timestamp,
+    ) -> Result<Self, Error> {
         let key = KeyPair::from_pem(&bundle.ca_key).map_err(Error::Ca)?;
         let ca = Issuer::from_ca_cert_pem(&bundle.ca_cert, key).map_err(Error::Ca)?;
         let client = |name: &str, group: Option<&str>| sign(&ca, name, group, Usage::Client, now);
         Ok(Self {
-            apiserver: sign(&ca, "kube-apiserver", None, Usage::Server(server_names(config)), now)?,
+            apiserver: sign(
+                &ca,
+                "kube-apiserver",
+                None,
+                Usage::Server(server_names(config, addresses)),
+                now,
+            )?,
             kubelet_client: client("kube-apiserver-kubelet-client", None)?,
             etcd_peer: sign(&ca, PEER_NAME, None, Usage::Peer(own_names(config)), now)?,
             admin: client("ake-admin", Some("system:masters"))?,
@@ -123,11 +134,13 @@ fn sign(
 }
 
 /// Every name that a client may know the API server by.
-fn server_names(config: &NodeConfig) -> Vec<SanType> {
+fn server_names(config: &NodeConfig, own: &[IpAddr]) -> Vec<SanType> {
     let mut addresses: Vec<IpAddr> = config.masters.iter().map(|master| master.address).collect();
+    addresses.extend(own);
     addresses.push(config.vip);
     addresses.push(IpAddr::from([127, 0, 0, 1]));
-    addresses.extend(config.service_range.iter().nth(1));
+    addresses.extend(config.service_ranges.iter().filter_map(|range| range.iter().nth(1)));
+    addresses.sort();
     addresses.dedup();
     let mut names: Vec<_> = addresses.into_iter().map(SanType::IpAddress).collect();
     names.extend(dns("localhost"));
@@ -157,7 +170,10 @@ pub(crate) mod tests {
     use rcgen::BasicConstraints;
 
     use super::*;
-    use crate::agent::{bundle::Cloud, config::tests::sample};
+    use crate::agent::{
+        bundle::Cloud,
+        config::tests::{dual_stack, sample},
+    };
 
     /// A CA as the stack makes it, in the bundle of a master.
     pub(crate) fn bundle() -> MasterBundle {
@@ -183,9 +199,11 @@ pub(crate) mod tests {
 
     #[test]
     fn the_api_server_answers_to_every_name_it_is_called_by() {
-        let config = NodeConfig::parse(&sample("master").to_string()).unwrap();
-        let names = server_names(&config);
-        for address in ["192.168.77.20", "203.0.113.17", "127.0.0.1", "10.96.0.1"] {
+        let config = NodeConfig::parse(&dual_stack("master").to_string()).unwrap();
+        let names = server_names(&config, &["fd00:77::20".parse().unwrap()]);
+        for address in
+            ["192.168.77.20", "fd00:77::20", "203.0.113.17", "127.0.0.1", "10.96.0.1", "fd00:96::1"]
+        {
             assert!(names.contains(&SanType::IpAddress(address.parse().unwrap())), "{address}");
         }
         for name in ["kubernetes", "kubernetes.default", "kubernetes.default.svc.cluster.local", "localhost"]
@@ -197,7 +215,8 @@ pub(crate) mod tests {
     #[test]
     fn a_master_signs_what_it_needs() {
         let config = NodeConfig::parse(&sample("master").to_string()).unwrap();
-        let keys = MasterKeys::mint(&config, &bundle(), "2028-02-29T12:00:00Z".parse().unwrap()).unwrap();
+        let keys =
+            MasterKeys::mint(&config, &[], &bundle(), "2028-02-29T12:00:00Z".parse().unwrap()).unwrap();
         for pair in [&keys.apiserver, &keys.admin, &keys.etcd_peer, &keys.node_agent] {
             assert!(pair.cert.contains("BEGIN CERTIFICATE"));
             assert!(pair.key.contains("BEGIN PRIVATE KEY"));
@@ -209,6 +228,6 @@ pub(crate) mod tests {
         let config = NodeConfig::parse(&sample("master").to_string()).unwrap();
         let mut bundle = bundle();
         bundle.ca_key = "no key".into();
-        assert!(matches!(MasterKeys::mint(&config, &bundle, Timestamp::now()), Err(Error::Ca(_))));
+        assert!(matches!(MasterKeys::mint(&config, &[], &bundle, Timestamp::now()), Err(Error::Ca(_))));
     }
 }

@@ -21,7 +21,8 @@ pub fn held(node: &str) -> String {
 pub fn writes(world: &World) -> Vec<(Owner, Write)> {
     let cluster = &world.state.cluster;
     let inside = |range: &IpNetwork| {
-        cluster.pod_range.prefix() <= range.prefix() && cluster.pod_range.contains(range.network())
+        let mut all = [Some(cluster.pod_range), cluster.pod_range_v6].into_iter().flatten();
+        all.any(|all| all.prefix() <= range.prefix() && all.contains(range.network()))
     };
     let mut writes = Vec::new();
     for (name, node) in &world.nodes {

@@ -21,6 +21,10 @@ const LIMIT_S: u64 = 900;
 /// States of a volume in which Cinder deletes it.
 const DELETABLE: [&str; 2] = ["available", "error"];
 
+/// Families, as Kubernetes calls them.
+const V4: &str = "IPv4";
+const V6: &str = "IPv6";
+
 /// A registration.
 pub struct Registration {
     /// The cluster's id: that of the root stack.
@@ -45,15 +49,24 @@ pub struct Properties {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Kubernetes {
+    /// Families of pods and Services; the first one is a Service's that asks for none.
+    pub ip_families: Vec<String>,
     /// Addresses of Services.
     pub service_range: String,
+    /// The same for IPv6.
+    pub service_range_v6: String,
     /// The address of the cluster's DNS.
     pub cluster_dns: String,
 }
 
 impl Default for Kubernetes {
     fn default() -> Self {
-        Self { service_range: "10.96.0.0/16".to_owned(), cluster_dns: "10.96.0.10".to_owned() }
+        Self {
+            ip_families: vec![V4.to_owned()],
+            service_range: "10.96.0.0/16".to_owned(),
+            service_range_v6: "fd00:96::/112".to_owned(),
+            cluster_dns: "10.96.0.10".to_owned(),
+        }
     }
 }
 
@@ -84,9 +97,25 @@ pub fn schema() -> ResourceType {
             Property::new("kubernetes", Type::Map, "What Kubernetes is told at its nodes' first start.")
                 .default(json!({}))
                 .fields(vec![
+                    Property::new(
+                        "ip_families",
+                        Type::List,
+                        "Families of pods and Services: [IPv4], [IPv4, IPv6] or [IPv6, IPv4]. The first one is that \
+                            of a Service which asks for none. IPv6 needs an IPv6 subnet of the network with fixed \
+                            addresses, and a pool of pod ranges that the operator gives it.",
+                    )
+                    .default(json!(defaults.ip_families))
+                    .items(Property::new("family", Type::String, "IPv4 or IPv6.").one_of(&[V4, V6])),
                     Property::new("service_range", Type::String, "The range of the Services' addresses.")
                         .default(defaults.service_range)
                         .checked_as("net_cidr"),
+                    Property::new(
+                        "service_range_v6",
+                        Type::String,
+                        "The range of their IPv6 addresses, where ip_families has IPv6.",
+                    )
+                    .default(defaults.service_range_v6)
+                    .checked_as("net_cidr"),
                     Property::new(
                         "cluster_dns",
                         Type::String,
@@ -98,7 +127,9 @@ pub fn schema() -> ResourceType {
         ],
         attributes: vec![
             Attribute::new("id", Type::String, "The cluster's id."),
-            Attribute::new("pod_range", Type::String, "The range of the pods' addresses."),
+            Attribute::new("pod_range", Type::String, "The range of the pods' IPv4 addresses."),
+            Attribute::new("pod_ranges", Type::List, "One range for each of ip_families, in their order."),
+            Attribute::new("service_ranges", Type::List, "The same of Services' addresses."),
             Attribute::new("vip_blocks", Type::List, "The blocks of addresses for load balancers."),
             Attribute::new("check_sources", Type::List, "Where health checks of the nodes come from."),
             Attribute::new("check_sources_v4", Type::List, "Those of them that are IPv4."),
@@ -126,6 +157,7 @@ impl Resource for Registration {
                 ));
             }
             if state.cluster.network == self.properties.network {
+                self.properties.kubernetes.check_pods(state.cluster.pod_range_v6)?;
                 return Ok(Plan::default());
             }
         }
@@ -182,9 +214,19 @@ impl Resource for Registration {
         let (v4, v6): (Vec<IpNetwork>, Vec<IpNetwork>) =
             cluster.check_sources.iter().copied().partition(IpNetwork::is_ipv4);
         let kubernetes = &self.properties.kubernetes;
+        let pod_ranges: Vec<_> = kubernetes
+            .in_order(Some(cluster.pod_range), cluster.pod_range_v6)
+            .into_iter()
+            .flatten()
+            .collect();
         [
             ("id", json!(cluster.id)),
             ("pod_range", json!(cluster.pod_range)),
+            ("pod_ranges", json!(pod_ranges)),
+            (
+                "service_ranges",
+                json!(kubernetes.in_order(&kubernetes.service_range, &kubernetes.service_range_v6)),
+            ),
             ("vip_blocks", json!(cluster.vip_blocks)),
             ("check_sources", json!(cluster.check_sources)),
             ("check_sources_v4", json!(v4)),
@@ -193,7 +235,8 @@ impl Resource for Registration {
             ("api_ca", json!(seen.service.ca)),
             (
                 "kubernetes",
-                json!({"service_range": kubernetes.service_range, "cluster_dns": kubernetes.cluster_dns}),
+                json!({"ip_families": kubernetes.ip_families, "service_range": kubernetes.service_range,
+                    "service_range_v6": kubernetes.service_range_v6, "cluster_dns": kubernetes.cluster_dns}),
             ),
         ]
         .map(|(name, value)| (name.to_owned(), value))
@@ -211,21 +254,29 @@ impl Resource for Registration {
 }
 
 impl Kubernetes {
+    /// What is of each family, in the order of the families.
+    fn in_order<T: Clone>(&self, v4: T, v6: T) -> Vec<T> {
+        self.ip_families.iter().map(|family| if family == V6 { v6.clone() } else { v4.clone() }).collect()
+    }
+
+    /// Whether what Kubernetes is told can be had from what `ake-api` gave.
+    fn check_pods(&self, pod_range_v6: Option<IpNetwork>) -> Result<(), Invalid> {
+        if pod_range_v6.is_none() && self.ip_families.iter().any(|family| family == V6) {
+            let expected =
+                "IPv4 alone: the operator gives this network no pod_pool_v6 (ake-api's configuration)";
+            return Err(Invalid::new("kubernetes.ip_families", self.ip_families.join(", "), expected));
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<(), Invalid> {
-        let field = "kubernetes.service_range";
-        let range: IpNetwork = self
-            .service_range
-            .parse()
-            .map_err(|_| Invalid::new(field, &self.service_range, "a range such as 10.96.0.0/16"))?;
-        if range.network() != range.ip() {
-            let expected = format!("the range's first address, {}/{}", range.network(), range.prefix());
-            return Err(Invalid::new(field, &self.service_range, expected));
+        let families: Vec<&str> = self.ip_families.iter().map(String::as_str).collect();
+        if ![&[V4][..], &[V4, V6], &[V6, V4]].contains(&families.as_slice()) {
+            let expected = "[IPv4], [IPv4, IPv6] or [IPv6, IPv4]";
+            return Err(Invalid::new("kubernetes.ip_families", families.join(", "), expected));
         }
-        let sizes = if range.is_ipv4() { 12..=24 } else { 108..=120 };
-        if !sizes.contains(&range.prefix()) {
-            let expected = format!("a prefix length from {} to {}", sizes.start(), sizes.end());
-            return Err(Invalid::new(field, &self.service_range, expected));
-        }
+        service_range("kubernetes.service_range_v6", &self.service_range_v6, "fd00:96::/112", 108..=120)?;
+        let range = service_range("kubernetes.service_range", &self.service_range, "10.96.0.0/16", 12..=24)?;
         let dns: Option<IpAddr> = self.cluster_dns.parse().ok();
         if dns.is_none_or(|dns| !range.contains(dns)) {
             let expected = format!("an address of kubernetes.service_range, {range}");
@@ -233,6 +284,25 @@ impl Kubernetes {
         }
         Ok(())
     }
+}
+
+fn service_range(
+    field: &str,
+    text: &str,
+    example: &str,
+    sizes: std::ops::RangeInclusive<u8>,
+) -> Result<IpNetwork, Invalid> {
+    let invalid = |expected: String| Err(Invalid::new(field, text, expected));
+    let range = text.parse::<IpNetwork>().ok();
+    let alike = |range: &IpNetwork| range.is_ipv6() == example.contains(':');
+    let Some(range) = range.filter(alike) else { return invalid(format!("a range such as {example}")) };
+    if range.network() != range.ip() {
+        return invalid(format!("the range's first address, {}/{}", range.network(), range.prefix()));
+    }
+    if !sizes.contains(&range.prefix()) {
+        return invalid(format!("a prefix length from {} to {}", sizes.start(), sizes.end()));
+    }
+    Ok(range)
 }
 
 /// At most ten, and how many more.

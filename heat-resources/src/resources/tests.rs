@@ -19,6 +19,7 @@ fn state() -> ClusterState {
             project: "p".into(),
             network: "n1".into(),
             pod_range: "10.240.0.0/16".parse().unwrap(),
+            pod_range_v6: None,
             vip_blocks: vec!["203.0.113.16/28".parse().unwrap()],
             check_sources: vec!["192.168.77.2/32".parse().unwrap(), "fd00:77::2/128".parse().unwrap()],
             deleting: false,
@@ -109,6 +110,21 @@ fn a_registration_shows_what_its_cluster_was_given() {
 }
 
 #[test]
+fn ranges_are_in_the_order_of_the_families() {
+    let resource = registration(json!({"ip_families": ["IPv6", "IPv4"]}));
+    let without = resource.wanted(&seen(state())).unwrap_err().to_string();
+    assert!(without.contains("kubernetes.ip_families") && without.contains("pod_pool_v6"), "{without}");
+    let mut dual = state();
+    dual.cluster.pod_range_v6 = Some("fd00:240:0:100::/56".parse().unwrap());
+    assert_eq!(resource.wanted(&seen(dual.clone())).unwrap(), Plan::default());
+    let attributes = resource.attributes(&seen(dual.clone()));
+    assert_eq!(attributes["pod_ranges"], json!(["fd00:240:0:100::/56", "10.240.0.0/16"]));
+    assert_eq!(attributes["service_ranges"], json!(["fd00:96::/112", "10.96.0.0/16"]));
+    let attributes = registration(json!({})).attributes(&seen(dual));
+    assert_eq!(attributes["pod_ranges"], json!(["10.240.0.0/16"]));
+}
+
+#[test]
 fn kubernetes_options_are_checked_by_name() {
     for (options, field) in [
         (
@@ -117,6 +133,13 @@ fn kubernetes_options_are_checked_by_name() {
         ),
         (json!({"service_range": "10.96.0.1/16"}), "expected the range's first address, 10.96.0.0/16"),
         (json!({"service_range": "x"}), "kubernetes.service_range: x: expected a range"),
+        (
+            json!({"service_range_v6": "10.0.0.0/16"}),
+            "kubernetes.service_range_v6: 10.0.0.0/16: expected a range",
+        ),
+        (json!({"service_range_v6": "fd00::/64"}), "expected a prefix length from 108 to 120"),
+        (json!({"ip_families": ["IPv6"]}), "kubernetes.ip_families: IPv6: expected [IPv4]"),
+        (json!({"ip_families": ["IPv4", "IPv4"]}), "kubernetes.ip_families: IPv4, IPv4: expected [IPv4]"),
         (json!({"cluster_dns": "10.97.0.10"}), "kubernetes.cluster_dns: 10.97.0.10: expected an address"),
     ] {
         let error = registration(options).wanted(&Seen::default()).unwrap_err().to_string();

@@ -11,6 +11,7 @@ fn cluster() -> ClusterRecord {
         project: "p".into(),
         network: "n".into(),
         pod_range: "10.240.0.0/16".parse().unwrap(),
+        pod_range_v6: None,
         blocks: vec!["203.0.113.16/30".parse().unwrap()],
         deleting: false,
         revision: 1,

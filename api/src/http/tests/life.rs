@@ -114,6 +114,7 @@ async fn a_registration_that_broke_off_is_completed_with_the_port_that_was_made(
         project: "demo".into(),
         network: "net-1".into(),
         pod_range: "10.240.0.0/16".parse().unwrap(),
+        pod_range_v6: None,
         blocks: vec![],
         deleting: false,
         revision: 1,
@@ -122,7 +123,7 @@ async fn a_registration_that_broke_off_is_completed_with_the_port_that_was_made(
     let new =
         NewBlock { cluster: id, network: "vips-1".into(), subnet: "sub-4".into(), origin: Origin::Neutron };
     let (range, wish) = (record.pod_range, "203.0.113.16/28".parse().unwrap());
-    house.service.store.register(&record, |_| Ok(range)).await.unwrap().unwrap();
+    house.service.store.register(&record, |_| Ok((range, None))).await.unwrap().unwrap();
     let block = house.service.store.intend_block(&new, |_| Ok(wish)).await.unwrap().unwrap();
     house.service.cloud.reserve(&record, &block).await.unwrap();
     assert_eq!(

@@ -35,7 +35,11 @@ async fn writers_that_choose_at_once_choose_differently(house: House) {
         for n in 0..CLUSTERS {
             let cluster = record(writer * 100 + n, "0.0.0.0/0");
             let pool = "10.240.0.0/12".parse().unwrap();
-            store.register(&cluster, |taken| pod_range("n", pool, 18, taken)).await.unwrap().unwrap();
+            store
+                .register(&cluster, |taken| Ok((pod_range("n", pool, 18, taken)?, None)))
+                .await
+                .unwrap()
+                .unwrap();
             let new = NewBlock {
                 cluster: cluster.id,
                 network: "v".into(),

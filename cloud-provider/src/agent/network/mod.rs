@@ -127,7 +127,7 @@ impl Keeper<'_> {
     }
 
     async fn converge(&mut self, nodes: Option<&[NodeView]>) -> Result<bool, apply::Error> {
-        let seen = observe::observe(&self.netlink, &self.guard, &self.options.cni, self.config.vip).await?;
+        let seen = observe::observe(&self.netlink, &self.guard, &self.options.cni, self.config).await?;
         let own = own_address(self.config, &seen);
         let wanted = plan::Wanted::new(self.config, own, nodes);
         let plan = plan::plan(&wanted, &seen);

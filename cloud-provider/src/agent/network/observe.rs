@@ -1,15 +1,26 @@
 //! What this node's network is like now. Only reads.
 
-use std::{io, net::IpAddr, path::Path};
+use std::{io, path::Path};
 
 use super::{
     cni,
     guard::{self, Guard},
 };
-use crate::agent::netlink::{self, Netlink, Route, Uplink};
+use crate::agent::{
+    config::NodeConfig,
+    netlink::{self, Netlink, Route, Uplink},
+};
+
+/// What nodes of clusters with IPv6 need besides: an address that routers announce is lost by it, a fixed one is not.
+const FORWARDS_V6: (&str, &str) = ("net/ipv6/conf/all/forwarding", "1");
+
+/// Kernel settings that a node needs.
+pub fn settings(config: &NodeConfig) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+    SETTINGS.into_iter().chain(config.has_ipv6().then_some(FORWARDS_V6))
+}
 
 /// Kernel settings that direct server return and forwarding stand on, as the image sets them.
-pub const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 5] = [
     ("net/ipv4/ip_forward", "1"),
     ("net/ipv4/conf/all/rp_filter", "0"),
     ("net/ipv4/conf/all/arp_ignore", "1"),
@@ -52,21 +63,26 @@ pub struct Observed {
 }
 
 /// Looks.
-pub async fn observe(netlink: &Netlink, guard: &Guard, cni: &Path, vip: IpAddr) -> Result<Observed, Error> {
-    let mut settings = vec![];
-    for (name, wanted) in SETTINGS {
+pub async fn observe(
+    netlink: &Netlink,
+    guard: &Guard,
+    cni: &Path,
+    config: &NodeConfig,
+) -> Result<Observed, Error> {
+    let mut differing = vec![];
+    for (name, wanted) in settings(config) {
         let path = format!("/proc/sys/{name}");
         let found = std::fs::read_to_string(&path).map_err(|source| Error::File { path, source })?;
         if found.trim() != wanted {
-            settings.push((name, found.trim().to_owned()));
+            differing.push((name, found.trim().to_owned()));
         }
     }
     Ok(Observed {
-        uplink: netlink.uplink(vip).await?,
+        uplink: netlink.uplink(config.vip).await?,
         routes: netlink.routes().await?,
         cni: read(&cni.join(cni::FILE))?,
         guard: guard.in_force().await?,
-        settings,
+        settings: differing,
     })
 }
 

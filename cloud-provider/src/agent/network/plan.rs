@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Node;
 use super::{
     cni,
     guard::{Pods, Rules, Table},
-    observe::{Observed, SETTINGS},
+    observe::{Observed, settings},
 };
 use crate::agent::{
     config::{NodeConfig, Role},
@@ -145,7 +145,7 @@ pub struct Plan {
 #[must_use]
 pub fn plan(wanted: &Wanted<'_>, seen: &Observed) -> Plan {
     let mut plan = Plan::default();
-    for (name, value) in SETTINGS {
+    for (name, value) in settings(wanted.config) {
         if seen.settings.iter().any(|(differs, _)| *differs == name) {
             plan.steps.push(Step::Set(name, value));
         }
@@ -174,7 +174,7 @@ fn rules(wanted: &Wanted<'_>, uplink: &str) -> Rules {
         let known = wanted.nodes.into_iter().flatten().flat_map(|node| node.addresses.iter().copied());
         let masters = config.masters.iter().map(|master| master.address);
         Pods {
-            all: vec![config.pod_range],
+            all: config.pod_ranges.clone(),
             own: wanted.own().map(|own| own.pod_ranges.clone()).unwrap_or_default(),
             nodes: known.chain(masters).chain(wanted.own_address).collect(),
         }

@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 use super::*;
-use crate::agent::config::tests::sample;
+use crate::agent::config::tests::{dual_stack, sample};
 
 fn run(command: &str) -> String {
     let done = Command::new("sh").args(["-ec", command]).output().unwrap();
@@ -39,9 +39,8 @@ fn options(cni: &Path) -> Options {
 }
 
 async fn steps(keeper: &Keeper<'_>, nodes: &[NodeView]) -> Vec<String> {
-    let seen = observe::observe(&keeper.netlink, &keeper.guard, &keeper.options.cni, keeper.config.vip)
-        .await
-        .unwrap();
+    let seen =
+        observe::observe(&keeper.netlink, &keeper.guard, &keeper.options.cni, keeper.config).await.unwrap();
     let wanted = plan::Wanted::new(keeper.config, own_address(keeper.config, &seen), Some(nodes));
     plan::plan(&wanted, &seen).steps.iter().map(ToString::to_string).collect()
 }
@@ -65,6 +64,32 @@ fn a_node_comes_to_what_is_wanted_and_stays_without_a_write() {
         assert_eq!(steps(&first, &nodes()).await, Vec::<String>::new());
         // A restarted agent knows its own work again.
         assert_eq!(steps(&keeper(&config, &options), &nodes()).await, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_node_of_two_families_has_routes_of_both() {
+    in_namespace(|| async {
+        run("ip address add fd00:77::30/64 dev eth0 nodad; ip route add default via fd00:77::1");
+        let cni = tempfile::tempdir().unwrap();
+        let config = NodeConfig::parse(&dual_stack("worker").to_string()).unwrap();
+        let options = options(cni.path());
+        let mut keeper = keeper(&config, &options);
+        let mut nodes = nodes();
+        for (number, node) in nodes.iter_mut().enumerate() {
+            node.addresses.push(format!("fd00:77::3{number}").parse().unwrap());
+            node.pod_ranges.push(format!("fd00:240:0:10{number}::/64").parse().unwrap());
+        }
+        assert!(keeper.converge(Some(&nodes)).await.unwrap());
+        assert_eq!(
+            run("ip -6 route show proto 107").split(" metric").next().unwrap().trim(),
+            "fd00:240:0:101::/64 via fd00:77::31 dev eth0"
+        );
+        assert_eq!(run("ip route show proto 107").trim(), "10.240.1.0/24 via 192.168.77.31 dev eth0");
+        let conflist = std::fs::read_to_string(cni.path().join(cni::FILE)).unwrap();
+        assert!(conflist.contains("fd00:240:0:100::/64"), "{conflist}");
+        assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding").unwrap().trim(), "1");
+        assert_eq!(steps(&keeper, &nodes).await, Vec::<String>::new());
     });
 }
 

@@ -7,16 +7,18 @@ use serde_json::json;
 use super::{Identity, KUBERNETES, arguments, kubeconfig, pretty};
 use crate::agent::{
     bundle::{Cloud, MasterBundle, Pair},
-    config::{Master, NodeConfig},
+    config::{Master, NodeConfig, listed},
     files::File,
     pki::{MasterKeys, PEER_NAME},
 };
 
-/// Everything that a master's units read. `resolvers` are what names outside of the cluster are asked for.
+/// Everything that a master's units read. `addresses` are this machine's own in the order of the cluster's families;
+/// `resolvers` are what names outside of the cluster are asked for.
 #[must_use]
 pub fn master(
     config: &NodeConfig,
     own: &Master,
+    addresses: &[IpAddr],
     bundle: &MasterBundle,
     keys: &MasterKeys,
     resolvers: &[IpAddr],
@@ -33,7 +35,7 @@ pub fn master(
         File::secret(format!("{KUBERNETES}/scheduler.conf"), conf(&keys.scheduler)),
         File::secret(format!("{KUBERNETES}/node-agent.conf"), conf(&keys.node_agent)),
         File::public(format!("{KUBERNETES}/etcd.env"), etcd(config, own)),
-        File::public(format!("{KUBERNETES}/kube-apiserver.env"), apiserver(config, own)),
+        File::public(format!("{KUBERNETES}/kube-apiserver.env"), apiserver(config, own, addresses)),
         File::public(format!("{KUBERNETES}/kube-controller-manager.env"), controller_manager(config)),
         File::public(format!("{KUBERNETES}/kube-scheduler.env"), scheduler(config)),
         File::public("/etc/ake/manifests/upstream-dns.yaml", upstream_dns(resolvers)),
@@ -91,12 +93,14 @@ fn etcd(config: &NodeConfig, own: &Master) -> String {
     )
 }
 
-fn apiserver(config: &NodeConfig, own: &Master) -> String {
+/// The address that it advertises must be of the first family of Services.
+fn apiserver(config: &NodeConfig, own: &Master, addresses: &[IpAddr]) -> String {
+    let advertised = addresses.first().copied().unwrap_or(own.address);
     let pki = |name: &str| format!("{KUBERNETES}/pki/{name}");
     arguments(
         "KUBE_APISERVER_ARGS",
         [
-            ("advertise-address", own.address.to_string()),
+            ("advertise-address", advertised.to_string()),
             ("secure-port", config.port.to_string()),
             ("etcd-servers", "http://127.0.0.1:2379".into()),
             ("tls-cert-file", pki("apiserver.crt")),
@@ -108,7 +112,7 @@ fn apiserver(config: &NodeConfig, own: &Master) -> String {
             ("service-account-issuer", "https://kubernetes.default.svc.cluster.local".into()),
             ("service-account-key-file", pki("sa.pub")),
             ("service-account-signing-key-file", pki("sa.key")),
-            ("service-cluster-ip-range", config.service_range.to_string()),
+            ("service-cluster-ip-range", listed(&config.service_ranges)),
             ("allow-privileged", "true".into()),
             ("kubelet-preferred-address-types", "InternalIP".into()),
             ("kubelet-client-certificate", pki("kubelet-client.crt")),
@@ -120,10 +124,10 @@ fn apiserver(config: &NodeConfig, own: &Master) -> String {
 
 fn controller_manager(config: &NodeConfig) -> String {
     let pki = |name: &str| format!("{KUBERNETES}/pki/{name}");
-    let (mask, prefix) = match config.pod_range {
-        ipnetwork::IpNetwork::V4(_) => ("node-cidr-mask-size-ipv4", 24),
-        ipnetwork::IpNetwork::V6(_) => ("node-cidr-mask-size-ipv6", 64),
-    };
+    let masks = config.pod_ranges.iter().map(|range| match range {
+        ipnetwork::IpNetwork::V4(_) => ("node-cidr-mask-size-ipv4", "24".to_owned()),
+        ipnetwork::IpNetwork::V6(_) => ("node-cidr-mask-size-ipv6", "64".to_owned()),
+    });
     arguments(
         "KUBE_CONTROLLER_MANAGER_ARGS",
         [
@@ -131,9 +135,8 @@ fn controller_manager(config: &NodeConfig) -> String {
             ("bind-address", "127.0.0.1".into()),
             ("cloud-provider", "external".into()),
             ("allocate-node-cidrs", "true".into()),
-            ("cluster-cidr", config.pod_range.to_string()),
-            (mask, prefix.to_string()),
-            ("service-cluster-ip-range", config.service_range.to_string()),
+            ("cluster-cidr", listed(&config.pod_ranges)),
+            ("service-cluster-ip-range", listed(&config.service_ranges)),
             ("use-service-account-credentials", "true".into()),
             ("service-account-private-key-file", pki("sa.key")),
             ("root-ca-file", pki("ca.crt")),
@@ -141,7 +144,9 @@ fn controller_manager(config: &NodeConfig) -> String {
             ("cluster-signing-key-file", pki("ca.key")),
             ("leader-elect", several(config)),
             ("profiling", "false".into()),
-        ],
+        ]
+        .into_iter()
+        .chain(masks),
     )
 }
 
@@ -213,15 +218,24 @@ fn upstream_dns(resolvers: &[IpAddr]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::{config::tests::sample, pki::tests::bundle};
+    use crate::agent::{
+        config::tests::{dual_stack, sample},
+        pki::tests::bundle,
+    };
 
     fn rendered(change: impl FnOnce(&mut serde_json::Value)) -> Vec<File> {
         let mut file = sample("master");
         change(&mut file);
         let config = NodeConfig::parse(&file.to_string()).unwrap();
         let bundle = bundle();
-        let keys = MasterKeys::mint(&config, &bundle, jiff::Timestamp::now()).unwrap();
-        master(&config, config.own_master().unwrap(), &bundle, &keys, &["192.168.77.1".parse().unwrap()])
+        let keys = MasterKeys::mint(&config, &[], &bundle, jiff::Timestamp::now()).unwrap();
+        let addresses: Vec<IpAddr> = config
+            .pod_ranges
+            .iter()
+            .map(|range| if range.is_ipv6() { "fd00:77::20" } else { "192.168.77.20" }.parse().unwrap())
+            .collect();
+        let resolvers = ["192.168.77.1".parse().unwrap()];
+        master(&config, config.own_master().unwrap(), &addresses, &bundle, &keys, &resolvers)
     }
 
     fn content<'a>(files: &'a [File], path: &str) -> &'a str {
@@ -270,6 +284,27 @@ mod tests {
                     content(&files, path)
                 );
             }
+        }
+    }
+
+    #[test]
+    fn the_first_family_is_the_one_that_is_advertised() {
+        for (first, words) in [
+            ("10.240.0.0/16", ["--advertise-address=192.168.77.20 ", "=10.96.0.0/16,fd00:96::/112 "]),
+            ("fd00:240:0:100::/56", ["--advertise-address=fd00:77::20 ", "=fd00:96::/112,10.96.0.0/16 "]),
+        ] {
+            let files = rendered(|file| {
+                *file = dual_stack("master");
+                if file["pod_ranges"][0] != first {
+                    file["pod_ranges"].as_array_mut().unwrap().reverse();
+                    file["service_ranges"].as_array_mut().unwrap().reverse();
+                }
+            });
+            let args = content(&files, "/etc/kubernetes/kube-apiserver.env");
+            assert!(words.iter().all(|word| args.contains(word)), "{args}");
+            let args = content(&files, "/etc/kubernetes/kube-controller-manager.env");
+            assert!(args.contains(&format!("--cluster-cidr={first},")), "{args}");
+            assert!(args.contains("-ipv4=24") && args.contains("-ipv6=64"), "{args}");
         }
     }
 

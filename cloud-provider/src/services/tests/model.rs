@@ -79,6 +79,7 @@ pub(super) fn world() -> World {
                 project: "p".into(),
                 network: "n".into(),
                 pod_range: "10.240.0.0/16".parse().unwrap(),
+                pod_range_v6: None,
                 vip_blocks: vec!["203.0.113.16/28".parse().unwrap()],
                 check_sources: vec!["192.168.77.2/32".parse().unwrap()],
                 deleting: false,
