@@ -17,7 +17,7 @@ use scenarios::{
     },
 };
 
-/// The stack and the lab are called so.
+/// The lab is called so, and the stack begins so.
 const NAME: &str = "e2e";
 
 #[derive(Parser)]
@@ -33,6 +33,9 @@ struct Arguments {
     /// Workers of the cluster
     #[arg(long, env = "WORKERS", default_value_t = 2)]
     workers: u32,
+    /// Families of the cluster's pods and Services, its first one first: IPv4, IPv4,IPv6 or IPv6,IPv4
+    #[arg(long, env = "FAMILIES", value_delimiter = ',', default_value = "IPv4,IPv6")]
+    families: Vec<String>,
     /// Leave the lab and the cluster when the tests are over
     #[arg(long, env = "KEEP", value_parser = FalseyValueParser::new())]
     keep: bool,
@@ -86,7 +89,7 @@ fn run(arguments: &Arguments, found: bool, report: &mut Report) -> Result<bool> 
         Lab::up(&arguments.name, &mut |line| report.say(&format!("   {line}")))
     })?;
     let cluster = report.stage("openstack stack create makes a cluster", |report| {
-        let cluster = cluster(&lab, arguments.workers, report)?;
+        let cluster = cluster(&lab, arguments, report)?;
         scenarios::measure::ready(&cluster, arguments.workers as usize)?;
         Ok(cluster)
     })?;
@@ -97,12 +100,15 @@ fn run(arguments: &Arguments, found: bool, report: &mut Report) -> Result<bool> 
 }
 
 /// The cluster of an earlier run, or a new one.
-fn cluster<'a>(lab: &'a Lab, workers: u32, report: &mut Report) -> Result<Cluster<'a>> {
+fn cluster<'a>(lab: &'a Lab, arguments: &Arguments, report: &mut Report) -> Result<Cluster<'a>> {
     let tenant = Tenant::new(lab, "demo")?;
-    if tenant.status(NAME)?.is_some() {
-        return tenant.finish(NAME);
+    let stack = format!("{NAME}-{}", arguments.families.join("-").to_lowercase());
+    if tenant.status(&stack)?.is_some() {
+        return tenant.finish(&stack);
     }
-    tenant.create(&Wish { minutes: 15, ..Wish::of(NAME, workers) }, report)
+    let kubernetes = serde_json::json!({"ip_families": arguments.families}).to_string();
+    let parameters = vec![("kubernetes".to_owned(), kubernetes)];
+    tenant.create(&Wish { minutes: 15, parameters, ..Wish::of(&stack, arguments.workers) }, report)
 }
 
 /// Runs what is asked for; what was skipped or had passed is among the verdicts.

@@ -266,7 +266,7 @@ mod tests {
                 "/etc/kubernetes/kube-controller-manager.env",
                 vec![
                     " --cluster-cidr=10.240.0.0/16 ",
-                    " --node-cidr-mask-size-ipv4=24 ",
+                    " --node-cidr-mask-size-ipv4=24",
                     " --leader-elect=false ",
                 ],
             ),
