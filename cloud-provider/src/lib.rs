@@ -9,4 +9,5 @@ pub mod metrics;
 pub mod nodes;
 pub mod serve;
 pub mod services;
+pub mod steps;
 pub mod volumes;

@@ -20,6 +20,7 @@ use crate::{
     cluster::{Backoff, Cluster, Index, Key, Leadership, Recorder, Subject},
     metrics,
     services::sweep::Sweep,
+    steps,
 };
 
 /// Changes that come together are looked at together.
@@ -246,8 +247,9 @@ impl Controller {
         if !self.context.leadership.is_valid() {
             return false;
         }
+        steps::begin(step.kind());
         let result = super::apply::apply(&self.context.cluster, &self.context.nodes, step).await;
-        metrics::step(step.kind(), result.is_err());
+        steps::end(step.kind(), result.is_err());
         match result {
             Ok(()) => {
                 tracing::info!("{step}");

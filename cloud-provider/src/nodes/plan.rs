@@ -6,6 +6,7 @@ use super::{
     observe::{ServerState, ServerView},
     view::{NodeAddress, NodeView},
 };
+use crate::steps::Kind;
 
 /// Labels of a Node that say where it is and what it is, each with the older name that some still read.
 const ZONE: [&str; 2] = ["topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone"];
@@ -63,15 +64,15 @@ impl Step {
         }
     }
 
-    /// The step's kind, for metrics.
+    /// The step's kind.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::SetAddresses { .. } => "set_node_addresses",
-            Self::Initialize { .. } => "initialize_node",
-            Self::MarkShutdown { .. } => "mark_node_shutdown",
-            Self::UnmarkShutdown { .. } => "unmark_node_shutdown",
-            Self::Delete { .. } => "delete_node",
+            Self::SetAddresses { .. } => Kind::SetNodeAddresses,
+            Self::Initialize { .. } => Kind::InitializeNode,
+            Self::MarkShutdown { .. } => Kind::MarkNodeShutdown,
+            Self::UnmarkShutdown { .. } => Kind::UnmarkNodeShutdown,
+            Self::Delete { .. } => Kind::DeleteNode,
         }
     }
 }
@@ -364,7 +365,11 @@ mod tests {
             (view(false, false), None, true, None),
         ] {
             let step = life_cycle("n", &node, server, may_delete);
-            assert_eq!(step.as_ref().map(Step::kind), kind, "{node:?} {server:?} {may_delete}");
+            assert_eq!(
+                step.as_ref().map(|step| step.kind().name()),
+                kind,
+                "{node:?} {server:?} {may_delete}"
+            );
         }
     }
 }

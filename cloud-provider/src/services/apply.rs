@@ -1,29 +1,26 @@
 //! Takes steps: what fails holds up only the steps of the same owner, unless it concerns everybody.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ake_api_client::{Batch, ClusterState, Write};
-use k8s_openapi::api::core::v1::Service;
-use openstack_client::security_groups::{self, RuleSpec};
-use serde_json::json;
+use futures::{StreamExt as _, stream};
+use openstack_client::security_groups::{self, Rule, RuleSpec};
 
 use super::{
+    publish::Pen,
     step::{Owner, Step},
-    view::{FINALIZER, ServiceView},
     wanted::World,
 };
 use crate::{
     cloud::Cloud,
-    cluster::{self, Cluster, Index, Key, Leadership},
-    metrics,
+    cluster::{self, Leadership},
+    steps,
 };
 
-/// How often a write that met another is tried again.
-const TRIES: u32 = 5;
+/// Writes to the API server that are under way together.
+const KUBERNETES: usize = 16;
+
+/// Calls to Neutron that are under way together.
+const NEUTRON: usize = 4;
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +39,17 @@ pub enum StepError {
         /// What was to be done.
         step: String,
         /// Why not.
+        error: openstack_client::Error,
+    },
+    /// The project has as many security group rules as its quota allows.
+    #[error(
+        "{step}: the project's quota of security group rules is used up: expected a higher quota, or one rule of the \
+         operator's for the ports of all Services: {error}"
+    )]
+    Quota {
+        /// What was to be done.
+        step: String,
+        /// In Neutron's words.
         error: openstack_client::Error,
     },
     /// ake-api said no.
@@ -69,16 +77,40 @@ fn in_short(error: &ake_api_client::Error) -> String {
 }
 
 impl StepError {
+    fn kubernetes(step: &Step, error: cluster::Error) -> Self {
+        Self::Kubernetes { step: step.to_string(), error }
+    }
+
+    fn openstack(step: &Step, error: openstack_client::Error) -> Self {
+        let step = step.to_string();
+        if error.fault() == Some("OverQuota") {
+            Self::Quota { step, error }
+        } else {
+            Self::OpenStack { step, error }
+        }
+    }
+
     /// Whether it concerns everybody: then nothing else is tried now.
-    fn is_everybodys(&self) -> bool {
+    pub(super) fn is_everybodys(&self) -> bool {
         match self {
             Self::Kubernetes { error, .. } => matches!(error, cluster::Error::Unreachable { .. }),
             Self::OpenStack { error, .. } => {
                 use openstack_client::Class;
                 matches!(error.class(), Class::Unreachable | Class::Login | Class::NoAccessRule | Class::Busy)
             }
+            Self::Quota { .. } => false,
             Self::Api { error, .. } => error.is_passing() || matches!(error, ake_api_client::Error::Login(_)),
             Self::Stale | Self::Deposed => true,
+        }
+    }
+
+    /// How long whoever said no asks us to stay away.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::OpenStack { error, .. } | Self::Quota { error, .. } => error.retry_after(),
+            Self::Api { error, .. } => error.retry_after(),
+            Self::Kubernetes { .. } | Self::Stale | Self::Deposed => None,
         }
     }
 }
@@ -94,44 +126,127 @@ pub struct Outcome {
     pub ended: Option<StepError>,
 }
 
+impl Outcome {
+    pub(super) fn took(&mut self, step: Step) {
+        tracing::info!("{step}");
+        self.taken.push(step);
+    }
+
+    pub(super) fn failed(&mut self, owner: Owner, error: StepError) {
+        if error.is_everybodys() || owner == Owner::All {
+            self.ended.get_or_insert(error);
+        } else {
+            self.failed.entry(owner).or_insert(error);
+        }
+    }
+
+    /// Adds what came of other steps, which were taken at the same time.
+    fn join(&mut self, other: Self) {
+        self.taken.extend(other.taken);
+        for (owner, error) in other.failed {
+            self.failed.entry(owner).or_insert(error);
+        }
+        self.ended = self.ended.take().or(other.ended);
+    }
+
+    /// Steps of those for whom nothing has failed so far.
+    fn able(&self, steps: Vec<Step>) -> Vec<Step> {
+        if self.ended.is_some() {
+            return Vec::new();
+        }
+        steps.into_iter().filter(|step| !self.failed.contains_key(&step.owner())).collect()
+    }
+}
+
 /// Takes steps.
 pub struct Hands {
     /// Kubernetes.
-    pub cluster: Cluster,
+    pub pen: Pen,
     /// OpenStack and ake-api.
     pub cloud: Arc<Cloud>,
     /// Without it nothing is written.
     pub leadership: Leadership,
-    /// Is told what writes have returned.
-    pub services: Index<Service, ServiceView>,
 }
 
 impl Hands {
-    /// Takes the steps in order and brings `world` up to date with what they returned. `etag`: what ake-api's
-    /// state was planned from.
-    pub async fn apply(&self, world: &mut World, steps: Vec<Step>, etag: Option<String>) -> Outcome {
+    /// Takes the steps in order and brings `world` up to date with what they returned. `etag`: of ake-api's state that
+    /// was planned from; afterwards, of the state that there is by now.
+    pub async fn apply(&self, world: &mut World, steps: Vec<Step>, etag: &mut String) -> Outcome {
         let mut outcome = Outcome::default();
-        let is_before = |step: &Step| matches!(step, Step::AddFinalizer { .. });
-        let (before, rest): (Vec<_>, Vec<_>) = steps.into_iter().partition(is_before);
-        let (writes, after): (Vec<_>, Vec<_>) =
+        let (before, rest): (Vec<_>, Vec<_>) =
+            steps.into_iter().partition(|step| matches!(step, Step::AddFinalizer { .. }));
+        let (writes, rest): (Vec<_>, Vec<_>) =
             rest.into_iter().partition(|step| matches!(step, Step::Write { .. }));
-        for step in before {
-            self.one(world, step, &mut outcome).await;
-        }
-        self.write(world, writes, etag, &mut outcome).await;
-        let (openings, after): (Vec<_>, Vec<_>) =
-            after.into_iter().partition(|step| matches!(step, Step::AddRule { .. }));
-        for step in self.open(world, openings, &mut outcome).await.into_iter().chain(after) {
-            self.one(world, step, &mut outcome).await;
-        }
+        let (openings, rest): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|step| matches!(step, Step::AddRule { .. }));
+        let (closings, after): (Vec<_>, Vec<_>) =
+            rest.into_iter().partition(|step| matches!(step, Step::RemoveRule(_)));
+        outcome.join(self.tell_kubernetes(before).await);
+
+        // Neither waits for the other. What was opened for a Service that ake-api refuses is closed in the next round.
+        let (writes, openings) = (outcome.able(writes), outcome.able(openings));
+        let mut rules = world.rules.take();
+        let (wrote, opened) =
+            tokio::join!(self.write(&mut world.state, writes, etag), self.open(&mut rules, openings));
+        outcome.join(wrote);
+        outcome.join(opened);
+        let closings = outcome.able(closings);
+        outcome.join(self.close(&mut rules, closings).await);
+        world.rules = rules;
+
+        let after = outcome.able(after);
+        outcome.join(self.tell_kubernetes(after).await);
         outcome
     }
 
-    /// Opens the security group with one call; what is left is to be tried one by one, so that each owner
-    /// hears its own refusal.
-    async fn open(&self, world: &mut World, steps: Vec<Step>, outcome: &mut Outcome) -> Vec<Step> {
-        let steps: Vec<Step> =
-            steps.into_iter().filter(|step| !outcome.failed.contains_key(&step.owner())).collect();
+    /// Writes to Services: those of one Service in order, of several at the same time.
+    async fn tell_kubernetes(&self, steps: Vec<Step>) -> Outcome {
+        let mut by_owner: BTreeMap<Owner, Vec<Step>> = BTreeMap::new();
+        for step in steps {
+            by_owner.entry(step.owner()).or_default().push(step);
+        }
+        let each = stream::iter(by_owner).map(async |(owner, steps)| {
+            let mut outcome = Outcome::default();
+            for step in steps {
+                if !self.leadership.is_valid() {
+                    outcome.ended = Some(StepError::Deposed);
+                    return outcome;
+                }
+                steps::begin(step.kind());
+                let result = match &step {
+                    Step::AddFinalizer { service, uid } => self.pen.set_finalizer(service, uid, true).await,
+                    Step::RemoveFinalizer { service, uid } => {
+                        self.pen.set_finalizer(service, uid, false).await
+                    }
+                    Step::SetStatus { service, uid, addresses } => {
+                        self.pen.set_status(service, uid, addresses).await
+                    }
+                    Step::AddRule { .. } | Step::RemoveRule(_) | Step::Write { .. } => Ok(()),
+                };
+                steps::end(step.kind(), result.is_err());
+                match result {
+                    Ok(()) => outcome.took(step),
+                    Err(error) => {
+                        outcome.failed(owner, StepError::kubernetes(&step, error));
+                        return outcome;
+                    }
+                }
+            }
+            outcome
+        });
+        each.buffer_unordered(KUBERNETES)
+            .fold(Outcome::default(), async |mut all, one| {
+                all.join(one);
+                all
+            })
+            .await
+    }
+
+    /// Opens the security group with one call; if that is refused, one by one, so that each owner hears its own.
+    async fn open(&self, rules: &mut Option<Vec<Rule>>, steps: Vec<Step>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let (Some(group), Some(known)) = (&self.cloud.security_group, rules) else { return outcome };
+        let session = &self.cloud.session;
         let specs: Vec<RuleSpec> = steps
             .iter()
             .filter_map(|step| match step {
@@ -139,234 +254,78 @@ impl Hands {
                 _ => None,
             })
             .collect();
-        let (Some(group), Some(known)) = (&self.cloud.security_group, &mut world.rules) else { return steps };
-        if specs.len() < 2 || outcome.ended.is_some() || !self.leadership.is_valid() {
-            return steps;
-        }
-        match security_groups::create_rules(&self.cloud.session, group, &specs).await {
-            Ok(Some(rules)) => {
-                known.extend(rules);
-                for step in &steps {
-                    tracing::info!("{step}");
-                    metrics::step(step.kind(), false);
-                }
-                outcome.taken.extend(steps);
-                Vec::new()
-            }
-            Ok(None) => steps,
-            Err(error) => {
-                tracing::debug!(%error, "rules are opened one by one");
-                steps
-            }
-        }
-    }
-
-    /// Takes a step that is not a write to ake-api.
-    async fn one(&self, world: &mut World, step: Step, outcome: &mut Outcome) {
-        let owner = step.owner();
-        if outcome.ended.is_some() || outcome.failed.contains_key(&owner) {
-            return;
+        if specs.is_empty() {
+            return outcome;
         }
         if !self.leadership.is_valid() {
             outcome.ended = Some(StepError::Deposed);
-            return;
+            return outcome;
         }
-        let shown = step.to_string();
-        let result = match &step {
-            Step::AddFinalizer { service, uid } => self
-                .set_finalizer(service, uid, true)
-                .await
-                .map_err(|error| StepError::Kubernetes { step: shown, error }),
-            Step::RemoveFinalizer { service, uid } => self
-                .set_finalizer(service, uid, false)
-                .await
-                .map_err(|error| StepError::Kubernetes { step: shown, error }),
-            Step::SetStatus { service, addresses, .. } => self
-                .set_status(service, addresses)
-                .await
-                .map_err(|error| StepError::Kubernetes { step: shown, error }),
-            Step::AddRule { .. } | Step::RemoveRule(_) => {
-                self.set_rule(world, &step).await.map_err(|error| StepError::OpenStack { step: shown, error })
-            }
-            Step::Write { .. } => Ok(()),
-        };
-        metrics::step(step.kind(), result.is_err());
-        match result {
-            Ok(()) => {
-                tracing::info!("{step}");
-                outcome.taken.push(step);
-            }
-            Err(error) if error.is_everybodys() || owner == Owner::All => outcome.ended = Some(error),
-            Err(error) => {
-                outcome.failed.insert(owner, error);
-            }
-        }
-    }
-
-    async fn set_rule(&self, world: &mut World, step: &Step) -> Result<(), openstack_client::Error> {
-        let (Some(group), Some(rules)) = (&self.cloud.security_group, &mut world.rules) else {
-            return Ok(());
-        };
-        let session = &self.cloud.session;
-        match step {
-            Step::AddRule { spec, .. } => match security_groups::create_rule(session, group, spec).await? {
-                Some(rule) => rules.push(rule),
-                // Neutron holds one for the same that we took for another; look again.
-                None => *rules = security_groups::list_rules(session, group).await?,
-            },
-            Step::RemoveRule(rule) => {
-                security_groups::delete_rule(session, &rule.id).await?;
-                rules.retain(|known| known.id != rule.id);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Adds or removes our finalizer on the Service as it stands now, if it is still that one.
-    async fn set_finalizer(&self, key: &Key, uid: &str, wanted: bool) -> Result<(), cluster::Error> {
-        let mut tries = 0;
-        loop {
-            let found = self.cluster.get::<Service>(key.namespace(), &key.name).await?;
-            let Some(found) = found.filter(|found| found.metadata.uid.as_deref() == Some(uid)) else {
-                return Ok(());
-            };
-            let mut finalizers = found.metadata.finalizers.unwrap_or_default();
-            if finalizers.iter().any(|name| name == FINALIZER) == wanted {
-                return Ok(());
-            }
-            if wanted {
-                finalizers.push(FINALIZER.to_owned());
-            } else {
-                finalizers.retain(|name| name != FINALIZER);
-            }
-            // The list is written whole, so the write carries the version that was read.
-            let patch = json!({ "metadata": {
-                "finalizers": finalizers,
-                "resourceVersion": found.metadata.resource_version,
-                "uid": uid,
-            }});
-            match self.cluster.merge::<Service>(key.namespace(), &key.name, &patch).await {
-                Ok(written) => {
-                    self.services.absorb(written);
-                    return Ok(());
+        steps.iter().for_each(|step| steps::begin(step.kind()));
+        if specs.len() > 1 {
+            match security_groups::create_rules(session, group, &specs).await {
+                Ok(Some(made)) => {
+                    known.extend(made);
+                    for step in steps {
+                        steps::end(step.kind(), false);
+                        outcome.took(step);
+                    }
+                    return outcome;
                 }
-                Err(error) if error.is_not_found() => return Ok(()),
-                Err(error) if error.is_conflict() && tries < TRIES => tries += 1,
-                Err(error) => return Err(error),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "rules are opened one by one"),
             }
         }
+        let each = stream::iter(steps.into_iter().zip(specs)).map(async |(step, spec)| {
+            let result = security_groups::create_rule(session, group, &spec).await;
+            (step, result)
+        });
+        let results: Vec<_> = each.buffered(NEUTRON).collect().await;
+        for (step, result) in results {
+            steps::end(step.kind(), result.is_err());
+            match result {
+                Ok(made) => {
+                    if made.is_none() {
+                        // Neutron holds one for the same that we took for another; look again.
+                        match security_groups::list_rules(session, group).await {
+                            Ok(listed) => *known = listed,
+                            Err(error) => outcome.failed(Owner::All, StepError::openstack(&step, error)),
+                        }
+                    }
+                    known.extend(made);
+                    outcome.took(step);
+                }
+                Err(error) => outcome.failed(step.owner(), StepError::openstack(&step, error)),
+            }
+        }
+        outcome
     }
 
-    async fn set_status(&self, key: &Key, addresses: &[IpAddr]) -> Result<(), cluster::Error> {
-        let ingress: Vec<_> = addresses.iter().map(|ip| json!({ "ip": ip, "ipMode": "VIP" })).collect();
-        let ingress = if ingress.is_empty() { json!(null) } else { json!(ingress) };
-        let patch = json!({ "status": { "loadBalancer": { "ingress": ingress } } });
-        match self.cluster.merge_status::<Service>(key.namespace(), &key.name, &patch).await {
-            Ok(written) => {
-                self.services.absorb(written);
-                Ok(())
+    async fn close(&self, rules: &mut Option<Vec<Rule>>, steps: Vec<Step>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let Some(known) = rules else { return outcome };
+        let each = stream::iter(steps).map(async |step| {
+            let Step::RemoveRule(rule) = &step else { return (step, Ok(())) };
+            if !self.leadership.is_valid() {
+                return (step, Err(StepError::Deposed));
             }
-            Err(error) if error.is_not_found() => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// All writes in one batch. If ake-api refuses it, one by one for each owner, so that each hears its own.
-    async fn write(&self, world: &mut World, steps: Vec<Step>, etag: Option<String>, outcome: &mut Outcome) {
-        let steps: Vec<Step> =
-            steps.into_iter().filter(|step| !outcome.failed.contains_key(&step.owner())).collect();
-        if steps.is_empty() || outcome.ended.is_some() {
-            return;
-        }
-        let error = match self.batch(world, &steps, etag).await {
-            Ok(state) => return took(world, state, steps, outcome),
-            Err(error) => error,
-        };
-        let owners: BTreeSet<Owner> = steps.iter().map(Step::owner).collect();
-        if error.is_everybodys() {
-            outcome.ended = Some(error);
-            return;
-        }
-        if let ([owner], true) = (Vec::from_iter(owners.clone()).as_slice(), owners.len() == 1) {
-            refused(owner.clone(), error, &steps, outcome);
-            return;
-        }
-        // What is shared first, but what others may still refer to last.
-        let is_last = |step: &&Step| step.owner() == Owner::All && step.kind().starts_with("delete");
-        let last: Vec<Step> = steps.iter().filter(is_last).cloned().collect();
-        let mut groups: Vec<(Owner, Vec<Step>)> = Vec::new();
-        for owner in owners {
-            let mine: Vec<Step> =
-                steps.iter().filter(|s| s.owner() == owner && !is_last(s)).cloned().collect();
-            groups.push((owner, mine));
-        }
-        groups.push((Owner::All, last));
-        for (owner, steps) in groups {
-            if steps.is_empty() || outcome.ended.is_some() {
-                continue;
-            }
-            match self.batch(world, &steps, None).await {
-                Ok(state) => took(world, state, steps, outcome),
-                Err(error) if error.is_everybodys() => outcome.ended = Some(error),
-                Err(error) => refused(owner, error, &steps, outcome),
+            steps::begin(step.kind());
+            let result = security_groups::delete_rule(&self.cloud.session, &rule.id).await;
+            steps::end(step.kind(), result.is_err());
+            let result = result.map_err(|error| StepError::openstack(&step, error));
+            (step, result)
+        });
+        let results: Vec<_> = each.buffered(NEUTRON).collect().await;
+        for (step, result) in results {
+            match (&step, result) {
+                (Step::RemoveRule(rule), Ok(())) => {
+                    known.retain(|known| known.id != rule.id);
+                    outcome.took(step);
+                }
+                (_, Ok(())) => {}
+                (_, Err(error)) => outcome.failed(Owner::All, error),
             }
         }
-    }
-
-    async fn batch(
-        &self,
-        world: &World,
-        steps: &[Step],
-        etag: Option<String>,
-    ) -> Result<ClusterState, StepError> {
-        if !self.leadership.is_valid() {
-            return Err(StepError::Deposed);
-        }
-        let writes: Vec<Write> = steps
-            .iter()
-            .filter_map(|step| match step {
-                Step::Write { write, .. } => Some(write.clone()),
-                _ => None,
-            })
-            .collect();
-        let batch = Batch { lease_transitions: self.leadership.transitions(), if_match: etag, writes };
-        match self.cloud.api.batch(self.cloud.cluster_id, &batch).await {
-            Ok(state) => Ok(state),
-            Err(error) if error.code() == Some("stale") => Err(StepError::Stale),
-            Err(error) if error.code() == Some("deposed") => {
-                // If the Lease was made anew its count began anew too, and ours has to catch up.
-                self.leadership.raise(world.state.lease_transitions + 1);
-                Err(StepError::Deposed)
-            }
-            Err(error) => {
-                let step = match steps {
-                    [step] => step.to_string(),
-                    [step, ..] => format!("{step}, and {} more", steps.len() - 1),
-                    [] => "nothing".to_owned(),
-                };
-                Err(StepError::Api { step, error })
-            }
-        }
-    }
-}
-
-fn took(world: &mut World, state: ClusterState, steps: Vec<Step>, outcome: &mut Outcome) {
-    for step in &steps {
-        tracing::info!("{step}");
-        metrics::step(step.kind(), false);
-    }
-    outcome.taken.extend(steps);
-    world.state = state;
-}
-
-fn refused(owner: Owner, error: StepError, steps: &[Step], outcome: &mut Outcome) {
-    for step in steps {
-        metrics::step(step.kind(), true);
-    }
-    if owner == Owner::All {
-        outcome.ended = Some(error);
-    } else {
-        outcome.failed.insert(owner, error);
+        outcome
     }
 }

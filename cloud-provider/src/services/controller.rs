@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ake_api_client::Write;
+use ake_api_client::{ClusterState, Write};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,7 @@ use super::{
     names,
     observe::{Eyes, ObserveError, Views},
     plan::{self, Plan},
+    publish::Pen,
     step::{Owner, Step},
     sweep::Sweep,
     view::ServiceView,
@@ -38,8 +39,14 @@ const ROUNDS: u32 = 6;
 
 const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(60) };
 
-/// How often the device is asked whether it has what was written.
+/// How soon all is looked at again where somebody else has written meanwhile.
 const POLL: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(5) };
+
+/// How long ake-api is asked to wait for news while the device does not have what was written.
+const FEED: Duration = Duration::from_secs(5);
+
+/// The longest that we stay away because we were asked to.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(300);
 
 /// What watches tell the loop between two rounds.
 #[derive(Default)]
@@ -111,10 +118,9 @@ pub struct Context {
 pub async fn run(context: Context, stop: CancellationToken) {
     let eyes = Eyes::new(context.cloud.clone(), context.views.clone(), context.pairs);
     let hands = Hands {
-        cluster: context.cluster.clone(),
+        pen: Pen { cluster: context.cluster.clone(), services: context.views.services.clone() },
         cloud: context.cloud.clone(),
         leadership: context.leadership.clone(),
-        services: context.views.services.clone(),
     };
     let voice = Voice::new(context.recorder.clone());
     let mut controller = Controller {
@@ -125,31 +131,32 @@ pub async fn run(context: Context, stop: CancellationToken) {
         drains: Drains::default(),
         sweep: Sweep::default(),
         begun: Instant::now(),
+        news_of_api: None,
         gone: BTreeSet::new(),
         voice,
     };
     let mut refreshed: Option<Instant> = None;
-    let (mut failures, mut polls, mut stale) = (0, 0, 0);
+    let (mut failures, mut stale) = (0, 0);
     loop {
         let begun = Instant::now();
         let refresh = refreshed.is_none_or(|at| at.elapsed() >= controller.context.drift_period);
         let result = controller.reconcile(refresh).await;
         metrics::reconciled("service", begun.elapsed(), result.is_err());
         let now = Instant::now();
+        let mut waiting = None;
         let pause = match result {
-            Ok(waiting) => {
+            Ok(seen) => {
                 (failures, stale) = (0, 0);
                 if refresh {
                     refreshed = Some(begun);
                 }
-                polls = if waiting { polls + 1 } else { 0 };
+                waiting = seen;
                 let drift = refreshed.map_or(now, |at| at + controller.context.drift_period);
                 let drained =
                     controller.drains.next(controller.begun.elapsed()).map(|at| controller.begun + at);
                 let due = controller.holds.next(now).into_iter().chain(drained);
                 let next = due.min().map_or(drift, |next| next.min(drift));
-                let next = next.saturating_duration_since(now);
-                if waiting { next.min(POLL.pause(polls)) } else { next }
+                next.saturating_duration_since(now)
             }
             Err(Failure::Again) => {
                 stale += 1;
@@ -158,7 +165,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
             Err(error) => {
                 failures += 1;
                 controller.tell(&error);
-                BACKOFF.pause(failures)
+                error.retry_after().unwrap_or_default().min(LONGEST_PATIENCE).max(BACKOFF.pause(failures))
             }
         };
         tokio::select! {
@@ -167,6 +174,21 @@ pub async fn run(context: Context, stop: CancellationToken) {
             () = controller.context.news.wake.notified(), if failures == 0 => {
                 tokio::time::sleep(DEBOUNCE).await;
             }
+            news = follow(&controller.context.cloud, waiting.as_deref().unwrap_or_default()), if waiting.is_some() => {
+                controller.news_of_api = news;
+            }
+        }
+    }
+}
+
+/// Waits until ake-api has another state than the one that was seen, or for so long that a look is due in any case.
+async fn follow(cloud: &Cloud, seen: &str) -> Option<(ClusterState, String)> {
+    match cloud.api.changed(cloud.cluster_id, seen, FEED).await {
+        Ok(news) => news,
+        Err(error) => {
+            tracing::debug!(%error, "ake-api does not tell what changes");
+            tokio::time::sleep(POLL.longest).await;
+            None
         }
     }
 }
@@ -192,6 +214,15 @@ impl From<ObserveError> for Failure {
 }
 
 impl Failure {
+    /// How long whoever failed asks us to stay away.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Observe(error) => error.retry_after(),
+            Self::Apply(error) => error.retry_after(),
+            Self::Stopped(_) | Self::Again => None,
+        }
+    }
+
     fn condition(&self) -> &'static str {
         match self {
             Self::Observe(error) => error.condition(),
@@ -215,57 +246,47 @@ struct Controller {
     drains: Drains,
     sweep: Sweep,
     begun: Instant,
+    /// ake-api's state, if it has told it already.
+    news_of_api: Option<(ClusterState, String)>,
     /// UIDs of Services whose end was seen.
     gone: BTreeSet<String>,
     voice: Voice,
 }
 
 impl Controller {
-    /// One look, and as many rounds as it takes; true if the device does not have all of it yet.
-    async fn reconcile(&mut self, refresh: bool) -> Result<bool, Failure> {
+    /// One look, and as many rounds as it takes; if the device does not have all of it yet, what ake-api's state was then.
+    async fn reconcile(&mut self, refresh: bool) -> Result<Option<String>, Failure> {
         for uid in std::mem::take(&mut *lock(&self.context.news.touched)) {
             self.holds.lift(&Owner::Service(uid));
         }
         for (key, service, reason, message) in std::mem::take(&mut *lock(&self.context.news.changes)) {
             self.voice.changed(&key, &service, reason, &message);
         }
-        let (mut world, etag) = self.eyes.look(refresh).await?;
-        let mut etag = Some(etag);
+        let (mut world, mut etag) = self.eyes.look(refresh, self.news_of_api.take()).await?;
         self.gone.append(&mut lock(&self.context.news.gone));
         for _ in 0..ROUNDS {
             world.held = self.holds.held(Instant::now()).collect();
             world.drained = self.drains.over(self.begun.elapsed());
-            let mut plan = self.plan(&mut world)?;
+            let plan = self.plan(&mut world)?;
             self.drains.observe(self.begun.elapsed(), &plan.leaving);
-            if plan.steps.iter().any(|step| matches!(step, Step::Write { .. })) && etag.is_none() {
-                // The state came with the answer to a batch, which has no ETag to plan from.
-                let cloud = &self.context.cloud;
-                let (state, tag) = cloud.api.cluster(cloud.cluster_id).await.map_err(ObserveError::from)?;
-                world.state = state;
-                etag = Some(tag);
-                plan = self.plan(&mut world)?;
-            }
             self.voice.say(&world, &plan);
             if plan.steps.is_empty() {
                 self.gone.clear();
-                return Ok(!plan.waiting.is_empty());
+                return Ok(Some(etag).filter(|_| !plan.waiting.is_empty()));
             }
             if self.context.dry_run {
                 for step in &plan.steps {
                     tracing::info!("dry run: would {step}");
                 }
-                return Ok(false);
+                return Ok(None);
             }
             self.voice.announce(&world, &plan.steps);
-            let wrote = plan.steps.iter().any(|step| matches!(step, Step::Write { .. }));
-            let outcome = self.hands.apply(&mut world, plan.steps, etag.clone()).await;
-            if wrote {
-                etag = None;
-            }
+            let outcome = self.hands.apply(&mut world, plan.steps, &mut etag).await;
+            self.eyes.remember(&world, &outcome);
             self.conclude(&world, outcome)?;
             self.eyes.look_again(&mut world);
         }
-        Ok(true)
+        Ok(Some(etag))
     }
 
     /// Plans, and lets go of what has been without its Service for long enough.

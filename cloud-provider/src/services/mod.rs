@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod annotations;
 pub mod apply;
+mod batch;
 pub mod changes;
 pub mod controller;
 pub mod drains;
@@ -11,6 +12,7 @@ pub mod names;
 pub mod observe;
 pub mod plan;
 mod pools;
+pub mod publish;
 pub mod reference;
 pub mod rules;
 mod share;

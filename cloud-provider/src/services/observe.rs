@@ -3,19 +3,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
-use ake_api_client::Family;
+use ake_api_client::{ClusterState, Family};
 use k8s_openapi::api::{
     core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
 };
 use openstack_client::{
     ports::{self, Filter},
-    security_groups,
+    security_groups::{self, Rule},
 };
 
 use super::{
+    apply::Outcome,
     view::{Endpoints, ServiceView, SliceView},
     wanted::{ServerPort, World},
 };
@@ -37,6 +39,15 @@ pub enum ObserveError {
 }
 
 impl ObserveError {
+    /// How long whoever did not tell asks us to stay away.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Api(error) => error.retry_after(),
+            Self::OpenStack(error) => error.retry_after(),
+        }
+    }
+
     /// The named condition that it stands for.
     #[must_use]
     pub fn condition(&self) -> &'static str {
@@ -68,7 +79,7 @@ impl Views {
     }
 }
 
-/// Reads, and remembers which ports servers have.
+/// Reads, and remembers which ports servers have and which rules the security group has.
 pub struct Eyes {
     cloud: Arc<Cloud>,
     views: Views,
@@ -76,23 +87,39 @@ pub struct Eyes {
     ports: BTreeMap<String, Vec<ServerPort>>,
     /// Servers whose ports were asked for, whether or not there were any.
     asked: BTreeSet<String>,
+    /// As they were listed, and as we have changed them since; none if they are to be listed.
+    rules: Option<Vec<Rule>>,
 }
 
 impl Eyes {
     /// Has seen nothing yet. `pairs`: whether nodes' ports are looked at at all.
     #[must_use]
     pub fn new(cloud: Arc<Cloud>, views: Views, pairs: bool) -> Self {
-        Self { cloud, views, pairs, ports: BTreeMap::new(), asked: BTreeSet::new() }
+        Self { cloud, views, pairs, ports: BTreeMap::new(), asked: BTreeSet::new(), rules: None }
     }
 
-    /// Reads everything anew; with the ETag that ake-api gave. With `refresh` also what changes rarely.
-    pub async fn look(&mut self, refresh: bool) -> Result<(World, String), ObserveError> {
+    /// Reads everything anew; with the ETag that ake-api gave. With `refresh` also what changes rarely. `known`: what ake-api
+    /// has just told by itself.
+    pub async fn look(
+        &mut self,
+        refresh: bool,
+        known: Option<(ClusterState, String)>,
+    ) -> Result<(World, String), ObserveError> {
         let cloud = self.cloud.clone();
-        let state = async { Ok::<_, ObserveError>(cloud.api.cluster(cloud.cluster_id).await?) };
+        let state = async {
+            match known {
+                Some(known) => Ok(known),
+                None => Ok::<_, ObserveError>(cloud.api.cluster(cloud.cluster_id).await?),
+            }
+        };
+        let remembered = if refresh { None } else { self.rules.take() };
         let rules = async {
-            match &cloud.security_group {
-                Some(group) => Ok(Some(security_groups::list_rules(&cloud.session, group).await?)),
-                None => Ok::<_, ObserveError>(None),
+            match (&cloud.security_group, remembered) {
+                (None, _) => Ok(None),
+                (Some(_), Some(rules)) => Ok(Some(rules)),
+                (Some(group), None) => {
+                    Ok::<_, ObserveError>(Some(security_groups::list_rules(&cloud.session, group).await?))
+                }
             }
         };
         let nodes = self.nodes();
@@ -101,7 +128,9 @@ impl Eyes {
         // ake-api's cannot do. And what OpenStack says of a login says more than ake-api's.
         let (state, rules, ports) = tokio::join!(state, rules, ports);
         ports?;
-        let (rules, (state, etag)) = (rules?, state?);
+        let rules = rules?;
+        self.rules.clone_from(&rules);
+        let (state, etag) = state?;
         let mut world = World {
             services: BTreeMap::new(),
             nodes,
@@ -115,6 +144,12 @@ impl Eyes {
         };
         self.look_again(&mut world);
         Ok((world, etag))
+    }
+
+    /// Takes in what has become of the security group. Where a call has failed, it is looked at anew.
+    pub fn remember(&mut self, world: &World, outcome: &Outcome) {
+        let has_failed = outcome.ended.is_some() || !outcome.failed.is_empty();
+        self.rules = world.rules.clone().filter(|_| !has_failed);
     }
 
     /// Takes what is watched as it is by now; what was read over the network stays.

@@ -85,7 +85,7 @@ pub fn plan(world: &World) -> Plan {
     plan
 }
 
-fn is_deletion(write: &Write) -> bool {
+pub(super) fn is_deletion(write: &Write) -> bool {
     matches!(
         write,
         Write::DeleteAddress { .. }

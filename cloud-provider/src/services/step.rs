@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use ake_api_client::{Check, Protocol, Write};
 use openstack_client::security_groups::{Rule, RuleSpec};
 
-use crate::cluster::Key;
+use crate::{cluster::Key, steps::Kind};
 
 /// Whom a step is for. One that fails holds up the others of the same owner only.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,25 +75,25 @@ impl Step {
         }
     }
 
-    /// The step's kind, for metrics.
+    /// The step's kind.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::AddFinalizer { .. } => "add_finalizer",
-            Self::AddRule { .. } => "add_rule",
+            Self::AddFinalizer { .. } => Kind::AddFinalizer,
+            Self::AddRule { .. } => Kind::AddRule,
             Self::Write { write, .. } => match write {
-                Write::PutAddress { .. } => "put_address",
-                Write::DeleteAddress { .. } => "delete_address",
-                Write::PutPool { .. } | Write::PutMember { .. } => "put_pool",
-                Write::DeletePool { .. } | Write::DeleteMember { .. } => "delete_pool",
-                Write::PutLoadBalancer { .. } => "put_load_balancer",
-                Write::DeleteLoadBalancer { .. } => "delete_load_balancer",
-                Write::PutNodePort { .. } => "put_node_port",
-                Write::DeleteNodePort { .. } => "delete_node_port",
+                Write::PutAddress { .. } => Kind::PutAddress,
+                Write::DeleteAddress { .. } => Kind::DeleteAddress,
+                Write::PutPool { .. } | Write::PutMember { .. } => Kind::PutPool,
+                Write::DeletePool { .. } | Write::DeleteMember { .. } => Kind::DeletePool,
+                Write::PutLoadBalancer { .. } => Kind::PutLoadBalancer,
+                Write::DeleteLoadBalancer { .. } => Kind::DeleteLoadBalancer,
+                Write::PutNodePort { .. } => Kind::PutNodePort,
+                Write::DeleteNodePort { .. } => Kind::DeleteNodePort,
             },
-            Self::RemoveRule(_) => "remove_rule",
-            Self::SetStatus { .. } => "set_status",
-            Self::RemoveFinalizer { .. } => "remove_finalizer",
+            Self::RemoveRule(_) => Kind::RemoveRule,
+            Self::SetStatus { .. } => Kind::SetStatus,
+            Self::RemoveFinalizer { .. } => Kind::RemoveFinalizer,
         }
     }
 }
