@@ -11,6 +11,7 @@ pub mod holds;
 pub mod names;
 pub mod observe;
 pub mod plan;
+pub mod policy;
 mod pools;
 pub mod publish;
 pub mod reference;
