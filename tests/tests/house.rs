@@ -34,6 +34,7 @@ fn packages_depend_only_along_the_arrows() {
         ("ake-xdp", vec!["lb-driver"]),
         ("cloud-provider", vec!["openstack-client", "ake-api-client"]),
         ("ake-heat", vec!["openstack-client", "ake-api-client"]),
+        ("ake-bigip", vec![]),
         ("ake-lab", vec![]),
         ("scenarios", vec!["ake-lab"]),
     ]
