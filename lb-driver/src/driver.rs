@@ -41,6 +41,11 @@ pub trait Driver: Send + Sync {
             self.status().await
         })
     }
+
+    /// Gives back what the driver holds on the device, such as a session.
+    fn close(&self) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// How often a device is asked for its health that cannot tell of changes.

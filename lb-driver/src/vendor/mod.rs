@@ -1,3 +1,4 @@
 //! Drivers by device.
 
+pub mod bigip;
 pub mod xdp;
