@@ -155,7 +155,6 @@ impl Device {
     }
 
     /// Requests since the last call, as `METHOD /path`.
-    #[must_use]
     pub fn take_log(&self) -> Vec<String> {
         self.with(|unit| std::mem::take(&mut unit.log))
     }

@@ -16,6 +16,7 @@ pub mod plan;
 pub mod recognise;
 mod session;
 mod status;
+mod transact;
 mod unit;
 pub mod wire;
 

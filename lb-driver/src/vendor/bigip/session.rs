@@ -17,7 +17,7 @@ use super::{
     derive::{self, Style, derive},
     objects::{Kind, MARK, Object, Objects},
     plan::{Command, plan},
-    recognise, status,
+    recognise, status, transact,
     unit::{Failure, Request, Unit},
     wire,
 };
@@ -79,7 +79,7 @@ const PAGE: usize = 100;
 const SMALLEST_PAGE: usize = 10;
 /// Commands in one transaction: some seconds' worth, against the 120 that it may stay open.
 const CHUNK: usize = 500;
-/// How often a transaction is begun anew, and a list that changed meanwhile read anew.
+/// How often a list that changed meanwhile is read anew.
 const TRIES: usize = 3;
 /// Wait between two looks at something that goes on.
 const LOOK: Duration = Duration::from_millis(500);
@@ -284,87 +284,6 @@ impl BigIpDriver {
         }
     }
 
-    /// Does commands together or not at all.
-    async fn transact(&self, unit: &Unit, commands: &[Command]) -> Result<(), DriverError> {
-        let mut tries = 1;
-        loop {
-            let queued = self.queue(unit, commands).await;
-            let id = match queued {
-                Ok(id) => id,
-                // nothing has taken effect yet
-                Err(Failure::Lost(_) | Failure::Doubtful(_) | Failure::Absent(_)) if tries < TRIES => {
-                    tries += 1;
-                    continue;
-                }
-                Err(failure) => return Err(unit.error(failure)),
-            };
-            return match self.commit(unit, id).await {
-                Ok(()) => Ok(()),
-                // somebody changed what was read; the next look sees it
-                Err(Failure::Absent(reason)) => Err(DriverError::Failed {
-                    device: unit.url.clone(),
-                    reason: format!("it was changed meanwhile: {reason}"),
-                    retry_after: None,
-                }),
-                Err(failure) => Err(unit.error(failure)),
-            };
-        }
-    }
-
-    async fn queue(&self, unit: &Unit, commands: &[Command]) -> Result<u64, Failure> {
-        let body = json!({});
-        let begun: wire::Transaction = unit.read(Request::post("tm/transaction", &body)).await?;
-        let id = begun.trans_id;
-        for command in commands {
-            let (method, path, body) = command.request();
-            let path = format!("tm/{path}");
-            let request = Request {
-                method,
-                path: &path,
-                body: body.as_ref(),
-                transaction: Some(id),
-                repeatable: false,
-            };
-            if let Err(failure) = unit.ask(request).await {
-                let path = format!("tm/transaction/{id}");
-                let request = Request { method: "DELETE", repeatable: false, ..Request::get(&path) };
-                // one that stays ends by itself
-                let _ = unit.ask(request).await;
-                return Err(failure);
-            }
-        }
-        Ok(id)
-    }
-
-    async fn commit(&self, unit: &Unit, id: u64) -> Result<(), Failure> {
-        let (path, body) = (format!("tm/transaction/{id}"), json!({"state": "VALIDATING"}));
-        let request =
-            Request { method: "PATCH", path: &path, body: Some(&body), transaction: None, repeatable: false };
-        let mut state = match unit.read::<wire::Transaction>(request.clone()).await {
-            Ok(transaction) => Ok(transaction),
-            Err(Failure::Lost(_) | Failure::Doubtful(_)) => unit.read(Request::get(&path)).await,
-            Err(failure) => return Err(failure),
-        };
-        for _ in 0..TRIES * 10 {
-            match state {
-                Ok(done) if done.state == "COMPLETED" => return Ok(()),
-                Ok(done) if done.state == "FAILED" => return Err(Failure::Refused(done.failure_reason)),
-                // it was not told to begin
-                Ok(open) if open.state == "STARTED" => state = unit.read(request.clone()).await,
-                Ok(_) => {
-                    tokio::time::sleep(LOOK).await;
-                    state = unit.read(Request::get(&path)).await;
-                }
-                // it is no longer known what became of it
-                Err(Failure::Absent(said)) => {
-                    return Err(Failure::Lost(format!("outcome of a transaction: {said}")));
-                }
-                Err(failure) => return Err(failure),
-            }
-        }
-        Err(Failure::Lost("a transaction does not end".to_owned()))
-    }
-
     /// Saves, and brings the other unit of a pair to the same.
     async fn settle(&self, unit: &Unit) -> Result<(), Failure> {
         let body = json!({"command": "save"});
@@ -429,7 +348,7 @@ impl BigIpDriver {
             {
                 chunk.insert(0, guard.clone());
             }
-            self.transact(unit, &chunk).await?;
+            transact::transact(unit, &chunk).await?;
         }
         self.remove_partitions(unit, &objects, &seen).await;
         self.try_to_settle(unit).await;
