@@ -358,16 +358,8 @@ impl BigIpDriver {
 
 impl Driver for BigIpDriver {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            ipv6: true,
-            sctp: true,
-            shared_pools: true,
-            drain: true,
-            weights: true,
-            source_ranges: true,
-            client_ip_affinity: true,
-            versioned: true,
-        }
+        // members are found by ARP and neighbour discovery, and their health is monitors' own
+        Capabilities { macs: false, ..Capabilities::ALL }
     }
 
     fn read(&self) -> Answer<'_, State> {
