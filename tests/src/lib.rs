@@ -3,6 +3,8 @@
 pub mod api;
 pub mod cluster;
 pub mod measure;
+pub mod packets;
+pub mod page;
 pub mod proofs;
 pub mod report;
 pub mod stacks;

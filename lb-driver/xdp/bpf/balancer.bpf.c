@@ -16,9 +16,9 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-static __always_inline int forward(struct ethhdr *eth, const struct member *member)
+static __always_inline int forward(struct ethhdr *eth, const __u16 mac[3])
 {
-    copy_mac(eth->h_dest, member->mac);
+    copy_mac(eth->h_dest, mac);
     copy_mac(eth->h_source, own_mac);
     return XDP_TX;
 }
@@ -36,12 +36,12 @@ static __always_inline int forward_flow(struct ethhdr *eth, const struct packet 
 
         bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY);
     }
-    return forward(eth, member);
+    return forward(eth, member->mac);
 }
 
 /* A packet that no entry answers for: `flow` is the one that does not, if any. */
-static __always_inline int admit(struct ethhdr *eth, const struct packet *packet, struct flow *flow,
-                                 struct recent *recent, __u64 hash, __u64 bytes)
+static __always_inline int admit(struct ethhdr *eth, const struct packet *packet, struct flow *flow, __u64 hash,
+                                 __u64 bytes)
 {
     struct listener_key port = port_of(&packet->flow);
     struct listener *listener = bpf_map_lookup_elem(&listeners, &port);
@@ -70,11 +70,9 @@ static __always_inline int admit(struct ethhdr *eth, const struct packet *packet
     if (flow) {
         /* The old flow of these ports is over, or its member is gone. */
         *flow = began;
-        keep(recent, &packet->flow, &began);
         tell(&packet->flow, &began);
     } else if (recorded()) {
         bpf_map_update_elem(&flows, &packet->flow, &began, BPF_ANY);
-        keep(recent, &packet->flow, &began);
         tell(&packet->flow, &began);
     }
     /* A packet from the middle of a flow that is not in the table (we were restarted) begins nothing. */
@@ -89,22 +87,25 @@ static __always_inline int admit(struct ethhdr *eth, const struct packet *packet
 
 static __always_inline int balance(struct ethhdr *eth, const struct packet *packet, __u64 bytes)
 {
-    __u64 spread = flow_hash(&packet->flow);
-    struct recent *recent = recent_of(spread);
-    struct member *member = NULL;
+    __u64 hash = flow_hash(&packet->flow);
+    __u32 epoch = current_epoch();
+    struct recent *recent = NULL;
+    struct member *member;
     struct flow *flow;
 
-    if (recent && is_recent(recent, &packet->flow)) {
-        flow = &recent->flow;
-        member = standing(packet, flow);
+    if (!packet->opens && packet->part == WHOLE) {
+        recent = recent_of(hash);
+        if (recent && tells(recent, &packet->flow, epoch)) {
+            count(recent->listener, bytes);
+            return forward(eth, recent->mac);
+        }
     }
-    if (!member) {
-        flow = bpf_map_lookup_elem(&flows, &packet->flow);
-        member = flow ? standing(packet, flow) : NULL;
-        if (!member)
-            return admit(eth, packet, flow, recent, spread, bytes);
-        keep(recent, &packet->flow, flow);
-    }
+    flow = bpf_map_lookup_elem(&flows, &packet->flow);
+    member = flow ? standing(packet, flow) : NULL;
+    if (!member)
+        return admit(eth, packet, flow, hash, bytes);
+    if (recent)
+        keep(recent, &packet->flow, flow->listener, member, epoch);
     count(flow->listener, bytes);
     return forward_flow(eth, packet, flow, member);
 }
@@ -122,7 +123,7 @@ static __always_inline int follow(struct ethhdr *eth, const struct packet *packe
     if (!member)
         return refuse(&packet->flow, DROP_NO_MEMBER);
     count(fragment->listener, bytes);
-    return forward(eth, member);
+    return forward(eth, member->mac);
 }
 
 /* An error about a packet that a member sent: `sent` is that packet's flow, seen from the client's side, as the packets
@@ -145,7 +146,7 @@ static __always_inline int return_error(struct ethhdr *eth, const struct flow_ke
         member = owner(flow->slot, flow->generation);
     if (!member)
         member = chosen(listener, sent, flow_hash(sent), &slot);
-    return member ? forward(eth, member) : drop(&port, DROP_NO_MEMBER);
+    return member ? forward(eth, member->mac) : drop(&port, DROP_NO_MEMBER);
 }
 
 /* Turns the flow of a packet that is quoted in an error round; false where the packet is not one from `vip`. */

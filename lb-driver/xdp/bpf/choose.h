@@ -96,6 +96,14 @@ static __always_inline struct member *standing(const struct packet *packet, cons
     return owner(flow->slot, flow->generation);
 }
 
+static __always_inline __u32 current_epoch(void)
+{
+    __u32 index = 0;
+    struct control *state = bpf_map_lookup_elem(&control, &index);
+
+    return state ? state->epoch : 0;
+}
+
 static __always_inline struct recent *recent_of(__u64 hash)
 {
     __u32 place = hash >> 52;
@@ -103,54 +111,73 @@ static __always_inline struct recent *recent_of(__u64 hash)
     return bpf_map_lookup_elem(&recents, &place);
 }
 
-/* Whether it is this flow's, and a call into the kernel for the entry itself can be saved. */
-static __always_inline bool is_recent(const struct recent *recent, const struct flow_key *flow)
+/* Whether it tells of this flow, so that calls into the kernel are saved. */
+static __always_inline bool tells(const struct recent *recent, const struct flow_key *flow, __u32 epoch)
 {
     const __u64 *a = (const __u64 *)&recent->key, *b = (const __u64 *)flow;
 
-    return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] &&
+    return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && recent->epoch == epoch &&
            (__u32)bpf_jiffies64() - recent->since < RECENT_JIFFIES;
 }
 
-static __always_inline void keep(struct recent *recent, const struct flow_key *key, const struct flow *flow)
+/* `epoch` is the one from before all was looked up. */
+static __always_inline void keep(struct recent *recent, const struct flow_key *key, __u32 listener,
+                                 const struct member *member, __u32 epoch)
 {
-    if (!recent)
-        return;
     recent->key = *key;
-    recent->flow = *flow;
+    recent->mac[0] = member->mac[0];
+    recent->mac[1] = member->mac[1];
+    recent->mac[2] = member->mac[2];
+    recent->listener = listener;
+    recent->epoch = epoch;
     recent->since = bpf_jiffies64();
+}
+
+/* The slot at a hash's place in a ring of this size, if that is its size; `size` becomes the ring's. */
+static __always_inline bool at_place(void *chunks, __u32 hash, __u32 *size, __u32 *slot)
+{
+    __u32 place = hash % *size, index = place / CHUNK_SLOTS;
+    struct chunk *chunk = bpf_map_lookup_elem(chunks, &index);
+    bool found;
+
+    if (!chunk) {
+        *size = 0;
+        return false;
+    }
+    found = chunk->size == *size;
+    *size = chunk->size;
+    place %= CHUNK_SLOTS;
+    /* The verifier does not follow a remainder, and clang would drop a check that it sees to be true. */
+    asm volatile("" : "+r"(place));
+    if (place >= CHUNK_SLOTS)
+        return false;
+    *slot = chunk->slots[place];
+    return found;
 }
 
 /* By the ring; `slot` becomes the member's. */
 static __always_inline struct member *chosen(const struct listener *listener, const struct flow_key *flow, __u64 hash,
                                              __u32 *slot)
 {
-    __u32 ring = listener->ring;
-    __u32 index = 0, place;
-    struct chunk *chunk;
-    void *chunks;
+    __u32 ring = listener->ring, *known, size, spread;
+    void *chunks = bpf_map_lookup_elem(&rings, &ring);
 
-    chunks = bpf_map_lookup_elem(&rings, &ring);
-    if (!chunks)
-        return NULL;
-    chunk = bpf_map_lookup_elem(chunks, &index);
-    if (!chunk || !chunk->size)
+    known = bpf_map_lookup_elem(&ring_sizes, &ring);
+    if (!chunks || !known)
         return NULL;
     if (listener->flags & LISTENER_CLIENT_IP)
         hash = client_hash(flow);
-    place = (__u32)(hash >> 32) % chunk->size;
-    index = place / CHUNK_SLOTS;
-    if (index) {
-        chunk = bpf_map_lookup_elem(chunks, &index);
-        if (!chunk)
-            return NULL;
+    spread = hash >> 32;
+    size = *known ? *known : 1;
+    if (at_place(chunks, spread, &size, slot))
+        return alive(*slot);
+    /* The ring is being swapped for one of another size. Chunk 0 is always there. */
+    if (!size) {
+        size = 1;
+        at_place(chunks, 0, &size, slot);
     }
-    place %= CHUNK_SLOTS;
-    /* The verifier does not follow a remainder, and clang would drop a check that it sees to be true. */
-    asm volatile("" : "+r"(place));
-    if (place >= CHUNK_SLOTS)
+    if (!size || !at_place(chunks, spread, &size, slot))
         return NULL;
-    *slot = chunk->slots[place];
     return alive(*slot);
 }
 

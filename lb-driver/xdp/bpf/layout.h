@@ -82,16 +82,20 @@ struct news {
     struct flow flow;
 };
 
-/* A processor's own copy of an entry of `flows`, in one line of its cache. */
+/* What a processor found out about a flow's packets, in one line of its cache. It holds in the epoch in which it was
+ * found, and not for long: the flow's entry must not pass for one that nobody uses. */
 struct recent {
     struct flow_key key;
-    struct flow flow;
+    __u16 mac[3];
+    __u16 zero;
+    __u32 listener;
+    __u32 epoch;
     __u32 since; /* in jiffies */
+    __u32 unused;
 };
 
 #define RECENTS 4096 /* 12 bits of a hash */
-/* A copy is taken anew after so many jiffies, 0.1 to 1 s: the entry must not pass for one that nobody uses. */
-#define RECENT_JIFFIES 100
+#define RECENT_JIFFIES 100 /* 0.1 to 1 s */
 
 /* Of a datagram in fragments: only the first of them has ports. */
 struct fragment_key {
@@ -123,6 +127,7 @@ struct rate {
 
 struct control {
     __u32 flags;
+    __u32 epoch; /* another one after each change of listeners or members */
 };
 
 struct port_drop_key {

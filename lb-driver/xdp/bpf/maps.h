@@ -57,6 +57,14 @@ struct {
     });
 } rings SEC(".maps");
 
+/* Slots of each ring, for a start: the chunk that is found must say the same. */
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u32);
+} ring_sizes SEC(".maps");
+
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, 1);

@@ -34,8 +34,8 @@ pub type FragmentKey = [u8; 40];
 pub type Fragment = [u8; 12];
 /// `struct rate`: window, flows in it, flows that were not recorded.
 pub type Rate = [u64; 3];
-/// `struct control`.
-pub type Control = u32;
+/// `struct control`: flags and epoch.
+pub type Control = [u32; 2];
 /// `struct port_drop_key`.
 pub type PortDropKey = [u8; 24];
 /// `struct traffic`.
@@ -44,7 +44,7 @@ pub type Traffic = [u64; 2];
 /// `VIP_ON_LINK`.
 pub const VIP_ON_LINK: u32 = 1;
 /// `CONTROL_STANDBY`.
-pub const CONTROL_STANDBY: Control = 1;
+pub const CONTROL_STANDBY: u32 = 1;
 
 /// Slots of a ring in one chunk.
 pub const CHUNK_SLOTS: usize = 254;

@@ -99,6 +99,7 @@ pub struct DataPlane {
     vips: HashMap<MapData, layout::VipKey, u32>,
     sources: LpmTrie<MapData, layout::SourceKey, u32>,
     rings: ArrayOfMaps<MapData, Array<MapData, layout::Chunk>>,
+    ring_sizes: Array<MapData, u32>,
     members: Array<MapData, layout::Member>,
     listener_traffic: PerCpuArray<MapData, layout::Traffic>,
     member_flows: PerCpuArray<MapData, u64>,
@@ -141,6 +142,7 @@ impl DataPlane {
             .map_max_entries("vips", limits.listeners)
             .map_max_entries("sources", limits.source_ranges)
             .map_max_entries("rings", limits.pools)
+            .map_max_entries("ring_sizes", limits.pools)
             .map_max_entries("members", limits.members)
             .map_max_entries("flows", limits.flows)
             .map_max_entries("fragments", limits.fragments)
@@ -164,6 +166,7 @@ impl DataPlane {
             vips: take(&mut object, "vips")?,
             sources: take(&mut object, "sources")?,
             rings: take(&mut object, "rings")?,
+            ring_sizes: take(&mut object, "ring_sizes")?,
             members: take(&mut object, "members")?,
             listener_traffic: take(&mut object, "listener_traffic")?,
             member_flows: take(&mut object, "member_flows")?,
@@ -183,8 +186,18 @@ impl DataPlane {
         &self.memory
     }
 
-    /// Performs one write.
+    /// Performs one write; what processors found out before it holds no more.
     pub fn write(&mut self, write: &Write) -> Result<(), MapsError> {
+        self.perform(write)?;
+        match write {
+            Write::Member(..) | Write::CloseMember(_) | Write::Listener(..) | Write::CloseTerms(_) => {
+                self.control(|[_, epoch]| *epoch = epoch.wrapping_add(1))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn perform(&mut self, write: &Write) -> Result<(), MapsError> {
         match write {
             Write::ZeroMember(slot) => {
                 let zero = self.zero(0)?;
@@ -217,9 +230,14 @@ impl DataPlane {
             }
             Write::Ring(index, slots) => {
                 let ring = ring(slots).map_err(of("rings"))?;
-                self.rings.set(*index, &ring, 0).map_err(of("rings"))
+                self.rings.set(*index, &ring, 0).map_err(of("rings"))?;
+                let size = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+                self.ring_sizes.set(*index, size, 0).map_err(of("ring_sizes"))
             }
-            Write::CloseRing(index) => self.rings.set(*index, &self.no_ring, 0).map_err(of("rings")),
+            Write::CloseRing(index) => {
+                self.rings.set(*index, &self.no_ring, 0).map_err(of("rings"))?;
+                self.ring_sizes.set(*index, 0, 0).map_err(of("ring_sizes"))
+            }
             Write::Source(acl, range) => {
                 let (prefix, key) = layout::source_key(*acl, *range);
                 self.sources.insert(&Key::new(prefix, key), 1, 0).map_err(of("sources"))
@@ -252,7 +270,12 @@ impl DataPlane {
 
     /// Whether neighbours that ask for VIPs on the link get answers: of a pair, one instance gives them.
     pub fn set_active(&mut self, active: bool) -> Result<(), MapsError> {
-        let control = if active { 0 } else { layout::CONTROL_STANDBY };
+        self.control(|[flags, _]| *flags = if active { 0 } else { layout::CONTROL_STANDBY })
+    }
+
+    fn control(&mut self, change: impl FnOnce(&mut layout::Control)) -> Result<(), MapsError> {
+        let mut control = self.control.get(&0, 0).map_err(of("control"))?;
+        change(&mut control);
         self.control.set(0, control, 0).map_err(of("control"))
     }
 

@@ -1,20 +1,28 @@
-//! `make bench`: sizes and times of a cluster on a lab of its own, written to `docs/reference/performance.md`.
+//! `make bench`: packets, and sizes and times of a cluster on a lab of its own, written to
+//! `docs/reference/performance.md`.
 
-use std::{fmt::Write as _, process::ExitCode, time::Instant};
+use std::{process::ExitCode, time::Instant};
 
 use ake_lab::Lab;
-use anyhow::{Context, Result};
-use clap::Parser;
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
 use scenarios::{
     checkout,
     measure::{self, Row, spread_of},
+    packets,
+    page::{self, Section},
     report::Report,
     tenant::{Tenant, Wish},
 };
 
 #[derive(Parser)]
-#[command(about = "Measures a cluster on a lab of its own and writes docs/reference/performance.md")]
+#[command(
+    about = "Measures packets, and a cluster on a lab of its own, and writes docs/reference/performance.md"
+)]
 struct Arguments {
+    /// Measure this alone
+    #[arg(long)]
+    only: Option<Part>,
     /// How many clusters are made one after the other
     #[arg(long, default_value_t = 3)]
     clusters: u32,
@@ -23,12 +31,31 @@ struct Arguments {
     services: usize,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Nanoseconds per packet of the balancer; without a lab
+    Packets,
+    /// Times, memory and sizes of a cluster
+    Cluster,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let mut report = Report::new("bench");
-    let measured = run(&arguments, &mut report).and_then(|rows| write(&rows));
-    let ended = Lab::down("bench");
-    match measured.and(ended) {
+    let wants = |part| arguments.only.is_none_or(|only| only == part);
+    let mut measured = Ok(());
+    if wants(Part::Packets) {
+        let section = report.stage("packets", |_| packets::measure());
+        measured = section.and_then(|section| page::write(&checkout(), &section));
+    }
+    if wants(Part::Cluster) {
+        let section = measured.and_then(|()| run(&arguments, &mut report));
+        let ended = Lab::down("bench");
+        measured = section
+            .and_then(|rows| page::write(&checkout(), &Section { title: "A cluster", text: CLUSTER, rows }));
+        measured = measured.and(ended);
+    }
+    match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report.say(&format!("FAILED: {error:#}"));
@@ -36,6 +63,9 @@ fn main() -> ExitCode {
         }
     }
 }
+
+const CLUSTER: &str = "On two shared cores with everything (OpenStack, three machines, the balancer) on one computer. Programs are of the \
+                       development profile, without optimisation.";
 
 fn run(arguments: &Arguments, report: &mut Report) -> Result<Vec<Row>> {
     let lab = report.stage("a cloud on this machine", |report| {
@@ -85,18 +115,4 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<Vec<Row>> {
         rows.push(Row::new(format!("size of {program}, stripped"), format!("{size:.1} MiB"), ""));
     }
     Ok(rows)
-}
-
-fn write(rows: &[Row]) -> Result<()> {
-    let mut text = String::from(
-        "# Performance\n\nWritten by `make bench` from its last run, on two shared cores with everything (OpenStack, three \
-         machines, the balancer) on one computer. Programs are of the development profile, without optimisation.\n\n\
-         | what | measured | aim |\n|---|---|---|\n",
-    );
-    for row in rows {
-        writeln!(text, "| {} | {} | {} |", row.what, row.measured, row.aim)?;
-        println!("{:60} {:60} {}", row.what, row.measured, row.aim);
-    }
-    let path = checkout().join("docs/reference/performance.md");
-    std::fs::write(&path, text).with_context(|| path.display().to_string())
 }
