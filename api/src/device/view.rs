@@ -69,6 +69,7 @@ mod tests {
             project: "p".into(),
             network: "n".into(),
             pod_range: "10.240.0.0/16".parse().unwrap(),
+            pod_range_v6: None,
             blocks: vec![],
             deleting: false,
             revision: 1,
