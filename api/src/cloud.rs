@@ -21,10 +21,11 @@ use tokio::sync::OnceCell;
 use crate::{
     config::{Config, ConfigError, Vip},
     decide::{
+        facts::{Facts, Needs, PortFact},
         pairs::Pair,
         ranges::Span,
+        remains::{BlockPort, Description, NodePortRemains},
         wanted::ClusterRecord,
-        writes::{Facts, Needs, PortFact},
     },
     refusal::{Kind, Refusal},
     store::BlockRecord,
@@ -52,6 +53,8 @@ pub struct NodePortFact {
 pub enum Reservation {
     /// This port holds it.
     Port(String),
+    /// There is no Neutron to reserve it in.
+    Plain,
     /// Somebody else's port has an address of it.
     Taken,
 }
@@ -109,16 +112,17 @@ impl Cloud {
         self.keep("network", configured, ids.collect())
     }
 
-    /// The ids of the network and the subnet that a VIP range is on.
-    pub async fn vip_ids(&self, vip: &Vip) -> Result<(String, String), Refusal> {
-        let network = self.network_id(&vip.network).await?;
-        if let Some(id) = self.known("subnet", &vip.subnet) {
-            return Ok((network, id));
+    /// The ids of the network and the subnet that a VIP range is on; none of a plain range.
+    pub async fn vip_ids(&self, vip: &Vip) -> Result<Option<(String, String)>, Refusal> {
+        let (Some(network), Some(subnet)) = (&vip.network, &vip.subnet) else { return Ok(None) };
+        let network = self.network_id(network).await?;
+        if let Some(id) = self.known("subnet", subnet) {
+            return Ok(Some((network, id)));
         }
         let found =
             subnets::list(self.session().await?, Some(&network), None).await.map_err(|e| unavailable(&e))?;
-        let ids = found.into_iter().filter(|s| s.id == vip.subnet || s.name == vip.subnet).map(|s| s.id);
-        Ok((network, self.keep("subnet", &vip.subnet, ids.collect())?))
+        let ids = found.into_iter().filter(|s| s.id == *subnet || s.name == *subnet).map(|s| s.id);
+        Ok(Some((network, self.keep("subnet", subnet, ids.collect())?)))
     }
 
     fn known(&self, kind: &str, name: &str) -> Option<String> {
@@ -162,12 +166,12 @@ impl Cloud {
                 }
             }
         }
-        for id in needs.ports.iter().filter(|id| uuid::Uuid::parse_str(id).is_ok()) {
+        for id in needs.ports.union(&needs.adopted).filter(|id| uuid::Uuid::parse_str(id).is_ok()) {
             if let Some(port) = self.node_port(id).await? {
                 found.insert(id.clone(), port.fact);
             }
         }
-        Ok(Facts { ports: found.into_values().collect() })
+        Ok(Facts { ports: found.into_values().collect(), ..Facts::default() })
     }
 
     /// One port, with its address pairs.
@@ -254,13 +258,7 @@ impl Cloud {
         let new = NewPort {
             network_id: record.network.clone(),
             name: format!("ake-{}-{}", cluster.name, record.block),
-            description: format!(
-                "AKE: VIP block {} of cluster {} ({}) of project {}",
-                record.block, cluster.id, cluster.name, cluster.project
-            )
-            .chars()
-            .take(255)
-            .collect(),
+            description: Description::text(cluster, record.block),
             fixed_ips: Span::of(record.block)
                 .addresses()
                 .map(|ip_address| FixedIp { subnet_id: Some(record.subnet.clone()), ip_address })
@@ -306,6 +304,40 @@ impl Cloud {
             .filter(|block| ports.iter().any(|port| reserves(port, cluster, **block)))
             .copied()
             .collect())
+    }
+
+    /// All ports that reserve blocks, of any cluster.
+    pub async fn block_ports(&self) -> Result<Vec<BlockPort>, Refusal> {
+        let filter = Filter { device_owner: Some(BLOCK_OWNER.to_owned()), ..Filter::default() };
+        let ports = self.list(&filter).await?.into_iter().filter(|port| port.device_owner == BLOCK_OWNER);
+        let block = |port: Port| {
+            Some(BlockPort {
+                cluster: port.device_id.parse().ok()?,
+                addresses: port.addresses().collect(),
+                subnet: port.fixed_ips.first().and_then(|ip| ip.subnet_id.clone()).unwrap_or_default(),
+                description: Description::read(&port.description),
+                port: port.id,
+                network: port.network_id,
+            })
+        };
+        Ok(ports.filter_map(block).collect())
+    }
+
+    /// The ports of a project on a network, with all that they may send.
+    pub async fn node_port_remains(
+        &self,
+        project: &str,
+        network: &str,
+    ) -> Result<Vec<NodePortRemains>, Refusal> {
+        let ports = self.node_ports(project, network).await?;
+        let remains = |(port, NodePortFact { fact, pairs, .. })| NodePortRemains {
+            port,
+            network: fact.network,
+            mac: fact.mac,
+            addresses: fact.addresses,
+            pairs,
+        };
+        Ok(ports.into_iter().map(remains).collect())
     }
 
     async fn list(&self, filter: &Filter) -> Result<Vec<Port>, Refusal> {

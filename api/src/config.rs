@@ -162,10 +162,11 @@ pub struct Network {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vip {
-    /// Id or name of the Neutron network on which blocks are reserved.
-    pub network: String,
+    /// Id or name of the Neutron network on which blocks are reserved. Without it and `subnet` the range is known to
+    /// AKE alone.
+    pub network: Option<String>,
     /// Id or name of its subnet.
-    pub subnet: String,
+    pub subnet: Option<String>,
     /// First address that AKE may use.
     pub first: IpAddr,
     /// Last address that AKE may use.
@@ -403,6 +404,13 @@ impl Network {
 
 impl Vip {
     fn check(&self, key: &str) -> Result<(), ConfigError> {
+        if self.network.is_some() != self.subnet.is_some() {
+            return Err(value(
+                &format!("{key}.network, {key}.subnet"),
+                "one of the two",
+                "both, or neither for a plain range",
+            ));
+        }
         let Some(span) = Span::between(self.first, self.last) else {
             return Err(value(
                 &format!("{key}.last"),

@@ -12,6 +12,7 @@ pub mod device;
 pub mod feed;
 pub mod http;
 pub mod metrics;
+pub mod rebuild;
 pub mod refusal;
 pub mod serve;
 pub mod service;

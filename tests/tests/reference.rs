@@ -7,7 +7,7 @@ use std::{fmt::Write as _, path::PathBuf, process::Command};
 
 /// Programs with the subcommands whose help is shown.
 const PROGRAMS: &[(&str, &[&str])] = &[
-    ("ake-api", &["serve", "check-config", "example-config", "show"]),
+    ("ake-api", &["serve", "check-config", "example-config", "show", "rebuild", "take-over"]),
     ("ake-xdp", &["serve", "prepare", "detach", "alive", "check-config", "example-config", "show"]),
     ("ake-heat", &["schema", "run"]),
     ("ake-cloud-controller-manager", &[]),

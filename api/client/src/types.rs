@@ -93,6 +93,10 @@ pub struct AddressRequest {
     /// The family, where no address is named.
     #[serde(default)]
     pub family: Family,
+    /// Id of a Neutron port of the caller's project on the VIP network, which nothing else uses: its address is adopted.
+    /// The port stays the project's, and stays when the address goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopt: Option<String>,
 }
 
 /// A VIP.

@@ -3,11 +3,14 @@
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use ake_api::{
+    cloud::Cloud,
     config::{Config, DEFAULT_PATH, EXAMPLE},
-    device, serve, show,
+    device, rebuild, serve, show,
     store::Store,
 };
+use ake_api_client::ClusterId;
 use clap::{Parser, Subcommand};
+use ipnetwork::IpNetwork;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -41,6 +44,19 @@ enum Command {
         /// A cluster's id or name, a VIP, or all.
         #[arg(default_value = "all")]
         about: String,
+        /// The configuration.
+        #[arg(long, default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// Makes a lost database anew from what the balancers hold and Neutron has reserved; nothing is written to them.
+    /// The database must be empty.
+    Rebuild {
+        /// The pod range of a cluster where nothing else tells it, as CLUSTER=RANGE; repeat for more.
+        #[arg(long = "pod-range", value_name = "CLUSTER=RANGE", value_parser = pod_range)]
+        pod_ranges: Vec<(ClusterId, IpNetwork)>,
+        /// Says what would be kept, and keeps nothing.
+        #[arg(long)]
+        rehearse: bool,
         /// The configuration.
         #[arg(long, default_value = DEFAULT_PATH)]
         config: PathBuf,
@@ -92,6 +108,15 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let text = show::show(&Config::load(&config)?, &about).await?;
             Ok(out.write_all(text.as_bytes())?)
         }
+        Command::Rebuild { pod_ranges, rehearse, config } => {
+            let config = Config::load(&config)?;
+            let (cloud, drivers) = (Cloud::new(&config)?, device::drivers(&config)?);
+            let store = Store::open(&config.database()?).await?;
+            let pods = pod_ranges.into_iter().collect();
+            let text = rebuild::rebuild(&config, &cloud, &drivers, &store, &pods, rehearse).await?;
+            store.close().await;
+            Ok(out.write_all(text.as_bytes())?)
+        }
         Command::TakeOver { config } => take_over(&Config::load(&config)?, &mut out).await,
     }
 }
@@ -113,6 +138,12 @@ async fn take_over(config: &Config, out: &mut impl Write) -> anyhow::Result<()> 
     }
     store.close().await;
     Ok(())
+}
+
+fn pod_range(text: &str) -> Result<(ClusterId, IpNetwork), String> {
+    let wrong = || "expected CLUSTER=RANGE, an id and a range".to_owned();
+    let (cluster, range) = text.split_once('=').ok_or_else(wrong)?;
+    Ok((cluster.parse().map_err(|_| wrong())?, range.parse().map_err(|_| wrong())?))
 }
 
 fn stop() -> anyhow::Result<CancellationToken> {

@@ -28,6 +28,7 @@ fn mistakes_are_named() {
         ("https://192.168.77.2:9512", "192.168.77.2", &["device.endpoints = 192.168.77.2", "https://"]),
         ("/var/lib/ake/api.sqlite", "mysql://db/ake", &["database", "no user"]),
         ("/var/lib/ake/api.sqlite", "postgres://ake@db/ake", &["database", "another kind"]),
+        ("subnet = \"ake-vips-v4\"\n", "", &["network[0].vip[0].network", "both, or neither"]),
         ("# database_password_file", "database_password_file", &["database_password_file", "SQLite"]),
         ("driver = \"xdp\"", "driver = \"f5\"", &["driver", "f5", "xdp"]),
         ("listen = \"0.0.0.0:9511\"", "listen = \"here\"", &["listen", "invalid socket address"]),

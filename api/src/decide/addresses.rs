@@ -1,11 +1,14 @@
 //! Which address of its blocks a cluster's VIP gets.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ake_api_client::{AddressRequest, Family};
 use ipnetwork::IpNetwork;
 
-use super::ranges::Span;
+use super::{facts::PortFact, ranges::Span};
 use crate::refusal::Refusal;
 
 /// What can be done about a wish for an address.
@@ -50,6 +53,61 @@ pub fn choose(
     Ok(free.map_or(Choice::NeedsBlock(request.family), Choice::Address))
 }
 
+/// An address of a port that was there before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adoption {
+    /// The address.
+    pub address: IpAddr,
+    /// Id of the port.
+    pub port: String,
+    /// Id of its network.
+    pub network: String,
+}
+
+/// Judges whether a port's address can be adopted. `fact` is the port, if it is one of the project.
+pub fn adopt(
+    request: &AddressRequest,
+    port: &str,
+    project: &str,
+    fact: Option<&PortFact>,
+    vip_networks: &BTreeSet<String>,
+) -> Result<Adoption, Refusal> {
+    let fact = fact.filter(|fact| vip_networks.contains(&fact.network)).ok_or_else(|| {
+        Refusal::invalid(
+            "adopt",
+            port,
+            format!("expected a port of project {project} on the VIP network; there is none"),
+        )
+    })?;
+    if !fact.device_id.is_empty() || !fact.device_owner.is_empty() {
+        return Err(Refusal::conflict(format!(
+            "adopt: {port}: it belongs to {} {}; expected a port that nothing else uses",
+            fact.device_owner, fact.device_id
+        ))
+        .of_field("adopt"));
+    }
+    let mut fitting = fact.addresses.iter().copied().filter(|address| match request.address {
+        Some(wished) => *address == wished,
+        None => address.is_ipv4() == (request.family == Family::V4),
+    });
+    let address = fitting.next().ok_or_else(|| {
+        let has: Vec<String> = fact.addresses.iter().map(ToString::to_string).collect();
+        match request.address {
+            Some(wished) => Refusal::invalid(
+                "address",
+                wished,
+                format!("expected an address of port {port}, which has {}", has.join(", ")),
+            ),
+            None => Refusal::invalid(
+                "family",
+                format!("{:?}", request.family),
+                format!("expected the family of an address of port {port}, which has {}", has.join(", ")),
+            ),
+        }
+    })?;
+    Ok(Adoption { address, port: port.to_owned(), network: fact.network.clone() })
+}
+
 fn listed(blocks: &[IpNetwork]) -> String {
     blocks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -68,7 +126,7 @@ mod tests {
     }
 
     fn wish(address: Option<&str>, family: Family) -> AddressRequest {
-        AddressRequest { address: address.map(|a| a.parse().unwrap()), family }
+        AddressRequest { address: address.map(|a| a.parse().unwrap()), family, adopt: None }
     }
 
     #[test]
@@ -103,5 +161,37 @@ mod tests {
             refusal.message.contains("203.0.113.40") && refusal.message.contains("203.0.113.16/30"),
             "{refusal}"
         );
+    }
+
+    #[test]
+    fn only_a_free_port_of_the_project_on_the_vip_network_is_adopted() {
+        let port = |network: &str, device: &str| PortFact {
+            id: "p1".into(),
+            mac: String::new(),
+            network: network.into(),
+            project: "p".into(),
+            device_owner: String::new(),
+            device_id: device.into(),
+            addresses: vec!["203.0.113.200".parse().unwrap()],
+        };
+        let networks = BTreeSet::from(["vips".to_owned()]);
+        let judge =
+            |request: &AddressRequest, fact: Option<&PortFact>| adopt(request, "p1", "p", fact, &networks);
+        let any = wish(None, Family::V4);
+        let adopted = judge(&any, Some(&port("vips", ""))).unwrap();
+        assert_eq!(
+            (adopted.address.to_string().as_str(), adopted.network.as_str()),
+            ("203.0.113.200", "vips")
+        );
+        for (request, fact, words) in [
+            (&any, None, "there is none"),
+            (&any, Some(port("nodes", "")), "on the VIP network"),
+            (&any, Some(port("vips", "server")), "nothing else uses"),
+            (&wish(Some("203.0.113.201"), Family::V4), Some(port("vips", "")), "which has 203.0.113.200"),
+            (&wish(None, Family::V6), Some(port("vips", "")), "family"),
+        ] {
+            let refusal = judge(request, fact.as_ref()).unwrap_err();
+            assert!(refusal.message.contains(words), "{refusal}");
+        }
     }
 }

@@ -43,6 +43,15 @@ pub fn next_block(range: VipRange, owned: &[IpNetwork], foreign: &[IpNetwork]) -
     })
 }
 
+/// The block of an adopted address, if no cluster has it (`owned`).
+pub fn adopted(address: IpAddr, owned: &[IpNetwork]) -> Result<IpNetwork, Refusal> {
+    match owned.iter().any(|block| block.contains(address)) {
+        true => Err(Refusal::conflict(format!("adopt: {address}: a cluster has this address already"))
+            .of_field("adopt")),
+        false => Ok(address.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,95 +1,18 @@
 //! What a write makes of a cluster's wanted state.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ake_api_client::{
     Check, Family, LoadBalancerRequest, MemberRequest, NodePortRequest, PoolRequest, Write,
 };
 
 use super::{
-    addresses::{self, Choice},
+    addresses::{self, Adoption, Choice},
+    facts::Facts,
     validate,
     wanted::{ClusterRecord, Wanted, WantedMember},
 };
 use crate::refusal::{Kind, Refusal};
-
-/// A Neutron port, as far as decisions need it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortFact {
-    /// Its id.
-    pub id: String,
-    /// Its MAC address.
-    pub mac: String,
-    /// Id of its network.
-    pub network: String,
-    /// Its project.
-    pub project: String,
-    /// What kind of device it belongs to.
-    pub device_owner: String,
-    /// The device: a server's id.
-    pub device_id: String,
-    /// Its fixed addresses.
-    pub addresses: Vec<IpAddr>,
-}
-
-impl PortFact {
-    /// Whether it is a server's.
-    #[must_use]
-    pub fn is_of_a_server(&self) -> bool {
-        self.device_owner.starts_with("compute:") && !self.device_id.is_empty()
-    }
-}
-
-/// What Neutron said about the ports that writes name: those of the cluster's project on its network.
-#[derive(Debug, Clone, Default)]
-pub struct Facts {
-    /// The ports.
-    pub ports: Vec<PortFact>,
-}
-
-impl Facts {
-    fn with_address(&self, address: IpAddr) -> Option<&PortFact> {
-        let mut with = self.ports.iter().filter(|port| port.addresses.contains(&address));
-        with.clone().find(|port| port.is_of_a_server()).or_else(|| with.next())
-    }
-
-    fn with_id(&self, id: &str) -> Option<&PortFact> {
-        self.ports.iter().find(|port| port.id == id)
-    }
-}
-
-/// What must be known of Neutron to judge writes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// The ports that carry these addresses.
-    pub addresses: BTreeSet<IpAddr>,
-    /// The ports of these ids.
-    pub ports: BTreeSet<String>,
-}
-
-/// Lists what must be known of Neutron to judge these writes.
-#[must_use]
-pub fn needs(writes: &[Write]) -> Needs {
-    let mut needs = Needs::default();
-    for write in writes {
-        match write {
-            Write::PutPool { request: PoolRequest { members: Some(members), .. }, .. } => {
-                needs.addresses.extend(members.values().map(|member| member.address));
-            }
-            Write::PutMember { request, .. } => {
-                needs.addresses.insert(request.address);
-            }
-            Write::PutNodePort { port, .. } => {
-                needs.ports.insert(port.clone());
-            }
-            _ => {}
-        }
-    }
-    needs
-}
 
 /// Why writes were not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +21,8 @@ pub enum Stop {
     Refused(Refusal),
     /// Until the cluster has another block of this family.
     NeedsBlock(Family),
+    /// Until the cluster has adopted this address.
+    NeedsAdoption(Adoption),
 }
 
 impl From<Refusal> for Stop {
@@ -221,6 +146,9 @@ impl Judge<'_> {
                 _ => Ok(()),
             };
         }
+        if let Some(port) = &request.adopt {
+            return self.adopt(name, request, port);
+        }
         let taken: BTreeMap<IpAddr, &str> =
             self.wanted.addresses.iter().map(|(holder, address)| (*address, holder.as_str())).collect();
         match addresses::choose(request, &self.cluster.blocks, &taken)? {
@@ -230,6 +158,30 @@ impl Judge<'_> {
             }
             Choice::NeedsBlock(family) => Err(Stop::NeedsBlock(family)),
         }
+    }
+
+    fn adopt(
+        &mut self,
+        name: &str,
+        request: &ake_api_client::AddressRequest,
+        port: &str,
+    ) -> Result<(), Stop> {
+        let project = &self.cluster.project;
+        let fact = self.facts.with_id(port).filter(|fact| fact.project == *project);
+        let adoption = addresses::adopt(request, port, project, fact, &self.facts.vip_networks)?;
+        let address = adoption.address;
+        if let Some((holder, _)) = self.wanted.addresses.iter().find(|(_, taken)| **taken == address) {
+            return Err(Refusal::conflict(format!(
+                "adopt: {port}: its address {address} is address {holder} of this cluster already"
+            ))
+            .of_field("adopt")
+            .into());
+        }
+        if !self.cluster.blocks.contains(&address.into()) {
+            return Err(Stop::NeedsAdoption(adoption));
+        }
+        self.wanted.addresses.insert(name.to_owned(), address);
+        Ok(())
     }
 
     fn delete_address(&mut self, name: &str) -> Result<(), Refusal> {

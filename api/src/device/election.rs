@@ -32,7 +32,7 @@ enum Role {
     /// Another instance writes.
     Waits,
     /// This one writes, as long as it gave a sign of life lately.
-    Holds { since: Instant, seized: bool },
+    Holds { since: Instant, seized: bool, epoch: u64 },
 }
 
 impl Leadership {
@@ -58,6 +58,17 @@ impl Leadership {
             Role::Waits => false,
             Role::Holds { since, .. } => since.elapsed() < TRUST,
         }
+    }
+
+    /// The same for a state of this epoch: one that was read in an older one may no longer be what is wanted.
+    #[must_use]
+    pub fn may_write_in(&self, epoch: u64) -> bool {
+        let own = match self.role() {
+            Role::Alone => true,
+            Role::Waits => false,
+            Role::Holds { epoch: own, .. } => own == epoch,
+        };
+        own && self.may_write()
     }
 
     /// Whether the one before may come back, so that devices must be told of the new epoch at once.
@@ -141,10 +152,13 @@ impl Election {
             // where it is ours without our knowing, an answer was lost: that is as good as seized
             Role::Alone | Role::Waits => step != Step::Take,
         };
-        let after = match step {
+        let after = match (step, before) {
             _ if !holds => Role::Waits,
-            Step::Hold | Step::Wait => before,
-            Step::Beat | Step::Take | Step::Seize => Role::Holds { since: asked, seized },
+            // the operator may have raised the epoch
+            (Step::Hold, Role::Holds { since, .. }) => Role::Holds { since, seized, epoch: post.epoch },
+            (Step::Hold | Step::Wait, before) => before,
+            (Step::Beat, _) => Role::Holds { since: asked, seized, epoch: post.epoch },
+            (Step::Take | Step::Seize, _) => Role::Holds { since: asked, seized, epoch: post.epoch + 1 },
         };
         self.leadership.set(after);
         match (before, after) {

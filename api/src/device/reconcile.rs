@@ -128,7 +128,7 @@ impl Reconciler {
         if changes.is_empty() && !self.must_fence(driver, wanted, actual.version) {
             return seen(actual, None);
         }
-        if !self.leadership.may_write() {
+        if !self.leadership.may_write_in(wanted.version.epoch) {
             return seen(actual, Some(NOT_YET.to_owned()));
         }
         let wanted = match self.versioned(&fitted.state, actual.version).await {
@@ -150,7 +150,7 @@ impl Reconciler {
     /// Where this instance took the post of one that may come back, a balancer is told of the new epoch though
     /// nothing else has changed: from then on it refuses what the other may still have under way.
     fn must_fence(&self, driver: &dyn Driver, wanted: &State, held: Version) -> bool {
-        self.leadership.may_write()
+        self.leadership.may_write_in(wanted.version.epoch)
             && self.leadership.seized()
             && driver.capabilities().versioned
             && held.epoch < wanted.version.epoch

@@ -1,8 +1,10 @@
 //! The surface, in process: imitated Keystone and Neutron (the real ones are met in the lab), a balancer in
 //! memory, and the real rest.
 
+mod faults;
 mod imitation;
 mod life;
+mod lost;
 mod news;
 mod refusals;
 
@@ -39,6 +41,7 @@ const TOKEN: &str = "alice:demo:member";
 struct House {
     router: Router,
     service: Arc<Service>,
+    config: Arc<Config>,
     neutron: Arc<Neutron>,
     balancer: Arc<Memory>,
     folder: tempfile::TempDir,
@@ -84,11 +87,12 @@ impl House {
         };
         tokio::spawn(reconciler.run(stop.clone()));
         let cloud = Arc::new(Cloud::new(&config).unwrap());
-        let service = Arc::new(Service::new(config, store, Arc::clone(&cloud), devices, metrics.clone()));
+        let service =
+            Arc::new(Service::new(Arc::clone(&config), store, Arc::clone(&cloud), devices, metrics.clone()));
         let audit = Audit::open(&folder.path().join("audit.jsonl")).unwrap();
         let authenticator = Authenticator::new(cloud, std::time::Duration::from_secs(60), 100);
         let router = router(Arc::new(App { service: Arc::clone(&service), authenticator, audit, metrics }));
-        Self { router, service, neutron, balancer, folder, stop, _cloud: server }
+        Self { router, service, config, neutron, balancer, folder, stop, _cloud: server }
     }
 
     async fn say(&self, token: &str, method: Method, path: &str, body: Value) -> Said {

@@ -1,5 +1,7 @@
 //! Blocks of the VIP ranges: chosen here, reserved in Neutron, and only then a cluster's.
 
+use std::collections::BTreeSet;
+
 use ake_api_client::Family;
 use ipnetwork::IpNetwork;
 
@@ -7,7 +9,7 @@ use super::Service;
 use crate::{
     cloud::Reservation,
     config::Vip,
-    decide::{blocks, wanted::ClusterRecord},
+    decide::{addresses::Adoption, blocks, wanted::ClusterRecord},
     refusal::{Kind, Refusal},
     store::{BlockRecord, NewBlock, Origin},
 };
@@ -18,8 +20,10 @@ impl Service {
         let has = self.store.blocks(Some(cluster.id)).await?;
         for vip in self.vips(cluster).await? {
             let v4 = vip.first.is_ipv4();
-            let of_family: Vec<&BlockRecord> =
-                has.iter().filter(|record| record.block.is_ipv4() == v4).collect();
+            let of_family: Vec<&BlockRecord> = has
+                .iter()
+                .filter(|record| record.block.is_ipv4() == v4 && record.origin != Origin::Adopted)
+                .collect();
             if of_family.is_empty() {
                 self.add_block(cluster, vip).await?;
             }
@@ -40,9 +44,10 @@ impl Service {
     pub(super) async fn add_block_of(&self, cluster: &ClusterRecord, family: Family) -> Result<(), Refusal> {
         // one that was begun and not finished comes first
         for record in self.store.blocks(Some(cluster.id)).await? {
-            if !record.settled && record.block.is_ipv4() == (family == Family::V4) {
+            let begun = !record.settled && record.origin != Origin::Adopted;
+            if begun && record.block.is_ipv4() == (family == Family::V4) {
                 match self.reserve(cluster, &record).await? {
-                    Reservation::Port(_) => return Ok(()),
+                    Reservation::Port(_) | Reservation::Plain => return Ok(()),
                     Reservation::Taken => self.store.abandon_block(record.block).await?,
                 }
             }
@@ -59,8 +64,15 @@ impl Service {
     }
 
     async fn add_block(&self, cluster: &ClusterRecord, vip: &Vip) -> Result<(), Refusal> {
-        let (network, subnet) = self.cloud.vip_ids(vip).await?;
-        let new = NewBlock { cluster: cluster.id, network, subnet, origin: Origin::Neutron };
+        let new = match self.cloud.vip_ids(vip).await? {
+            Some((network, subnet)) => {
+                NewBlock { cluster: cluster.id, network, subnet, origin: Origin::Neutron }
+            }
+            None => {
+                let (network, subnet) = (String::new(), String::new());
+                NewBlock { cluster: cluster.id, network, subnet, origin: Origin::Range }
+            }
+        };
         let mut foreign: Vec<IpNetwork> = Vec::new();
         loop {
             let record = self
@@ -68,7 +80,7 @@ impl Service {
                 .intend_block(&new, |owned| blocks::next_block(vip.range(), owned, &foreign))
                 .await??;
             match self.reserve(cluster, &record).await? {
-                Reservation::Port(_) => return Ok(()),
+                Reservation::Port(_) | Reservation::Plain => return Ok(()),
                 Reservation::Taken => {
                     tracing::warn!(block = %record.block, "a port that is not AKE's has an address of this block");
                     self.store.abandon_block(record.block).await?;
@@ -81,6 +93,11 @@ impl Service {
     /// Has Neutron reserve a block. The intention stays kept when Neutron fails, so that a repetition finds
     /// the port that may have been made.
     async fn reserve(&self, cluster: &ClusterRecord, record: &BlockRecord) -> Result<Reservation, Refusal> {
+        if record.origin == Origin::Range {
+            self.store.settle_block(record, None).await?;
+            self.devices.feed().touch(cluster.id);
+            return Ok(Reservation::Plain);
+        }
         let reservation = self.cloud.reserve(cluster, record).await?;
         if let Reservation::Port(port) = &reservation {
             self.metrics.neutron_written("block");
@@ -89,6 +106,39 @@ impl Service {
             tracing::info!(cluster = %cluster.id, block = %record.block, %port, "VIP block reserved");
         }
         Ok(reservation)
+    }
+
+    /// Gives a cluster the address of a port that was there before, as a block of its own.
+    pub(super) async fn adopt(&self, cluster: &ClusterRecord, adoption: &Adoption) -> Result<(), Refusal> {
+        let Adoption { address, port, network } = adoption;
+        let block = IpNetwork::from(*address);
+        let has = self.store.blocks(Some(cluster.id)).await?;
+        let begun = has.into_iter().find(|record| record.block == block && !record.settled);
+        let record = match begun {
+            Some(record) => record,
+            None => {
+                let new = NewBlock {
+                    cluster: cluster.id,
+                    network: network.clone(),
+                    subnet: String::new(),
+                    origin: Origin::Adopted,
+                };
+                self.store.intend_block(&new, |owned| blocks::adopted(*address, owned)).await??
+            }
+        };
+        self.store.settle_block(&record, Some(port)).await?;
+        self.devices.feed().touch(cluster.id);
+        tracing::info!(cluster = %cluster.id, %address, %port, "address adopted");
+        Ok(())
+    }
+
+    /// Ids of the networks that a cluster's VIPs are on.
+    pub(super) async fn vip_networks(&self, cluster: &ClusterRecord) -> Result<BTreeSet<String>, Refusal> {
+        let mut networks = BTreeSet::new();
+        for vip in self.vips(cluster).await? {
+            networks.extend(self.cloud.vip_ids(vip).await?.map(|(network, _)| network));
+        }
+        Ok(networks)
     }
 
     async fn vips(&self, cluster: &ClusterRecord) -> Result<&[Vip], Refusal> {

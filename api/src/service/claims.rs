@@ -6,7 +6,7 @@ use ake_api_client::Bundle;
 
 use super::Service;
 use crate::{
-    decide::{validate, writes::PortFact},
+    decide::{facts::PortFact, validate},
     refusal::{Kind, Refusal},
 };
 

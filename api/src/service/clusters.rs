@@ -7,7 +7,7 @@ use crate::{
     decide::{access, access::Caller, ranges, validate, wanted::ClusterRecord, wanted::Wanted},
     device::View,
     refusal::{Kind, Refusal},
-    store::{Change, Loaded},
+    store::{Change, Loaded, Origin},
 };
 
 /// A pool of pod ranges, and the prefix length of each.
@@ -155,6 +155,7 @@ impl Service {
                 some_of(&servers)
             )));
         }
+        self.sees_reservations(&loaded).await?;
         let nothing = Wanted::default();
         let change = Change { wanted: Some(&nothing), deleting: true, ..Change::default() };
         if self.store.save(&loaded, change).await? {
@@ -168,6 +169,7 @@ impl Service {
         }
         let emptied = Loaded { wanted: nothing, ..loaded };
         self.sync_ports(&emptied, |_| true).await?;
+        self.store.give_up_blocks(id).await?;
         let released = self.cloud.release(id).await?;
         for _ in 0..released {
             self.metrics.neutron_written("release block");
@@ -176,6 +178,23 @@ impl Service {
         self.devices.feed().touch(id);
         tracing::info!(cluster = %id, blocks = released, "forgotten");
         Ok(())
+    }
+
+    /// A list without servers is believed only where Neutron shows, at the same time, what must be there: the ports
+    /// that reserve the cluster's blocks.
+    async fn sees_reservations(&self, loaded: &Loaded) -> Result<(), Refusal> {
+        let records = self.store.blocks(Some(loaded.record.id)).await?;
+        let kept = records.iter().filter(|record| record.settled && record.origin == Origin::Neutron);
+        let kept: Vec<_> = kept.map(|record| record.block).collect();
+        if kept.is_empty() || !self.cloud.reserved(loaded.record.id, &kept).await?.is_empty() {
+            return Ok(());
+        }
+        Err(Refusal::unavailable(format!(
+            "cluster {}: Neutron shows none of the {} ports that reserve its VIP blocks, so it may not show its servers' \
+             ports either; nothing is deleted. Ask again",
+            loaded.record.id,
+            kept.len()
+        )))
     }
 
     /// Stores a role's sealed bundle.

@@ -91,8 +91,10 @@ impl Service {
         Ok(())
     }
 
+    /// A port that is not there has no pairs. As long as it is wanted, its absence may be a mistake of Neutron's, and
+    /// what is ours on it is not forgotten.
     async fn forget_pairs(&self, loaded: &Loaded, port: &str) -> Result<(), Refusal> {
-        if loaded.pairs.contains_key(port) {
+        if loaded.pairs.contains_key(port) && !loaded.wanted.node_ports.contains_key(port) {
             self.save_pairs(loaded, port, &BTreeSet::new()).await?;
         }
         Ok(())

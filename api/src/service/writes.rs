@@ -6,16 +6,19 @@ use super::{DEVICE_PATIENCE, Service, ports};
 use crate::{
     decide::{
         access::Caller,
-        writes::{Facts, Stop, apply, needs},
+        facts::{Facts, Needs, needs},
+        writes::{Stop, apply},
     },
     device::View,
     feed,
     refusal::{Kind, Refusal},
-    store::{Change, Loaded},
+    store::{Change, Loaded, StoreError},
 };
 
 /// A request may need this many new blocks at most; more means that something is wrong.
 const NEW_BLOCKS: usize = 64;
+/// How often a request is decided anew because another instance changed the cluster meanwhile.
+const RACES: usize = 5;
 
 /// What must hold for a write to count.
 #[derive(Debug, Clone, Default)]
@@ -65,17 +68,36 @@ impl Service {
         let mut loaded = self.load_for(caller, id).await?;
         admit(&loaded, guards)?;
         let facts = self.facts(&loaded, writes).await?;
-        let mut new_blocks = 0;
-        let wanted = loop {
+        let named = named_ports(writes);
+        let (mut new_blocks, mut races) = (0, 0);
+        let changed = loop {
             match apply(&loaded.record, &loaded.wanted, &facts, writes) {
-                Ok(wanted) => break wanted,
+                Ok(wanted) => {
+                    self.judge_pairs(&Loaded { wanted: wanted.clone(), ..loaded.clone() }, &named).await?;
+                    let lease_transitions = guards.lease_transitions;
+                    let change = Change { wanted: Some(&wanted), deleting: false, lease_transitions };
+                    match self.store.save(&loaded, change).await {
+                        // another instance was faster: decide anew
+                        Err(StoreError::Race(_)) if races < RACES => {
+                            races += 1;
+                            loaded = self.load_for(caller, id).await?;
+                            admit(&loaded, guards)?;
+                        }
+                        saved => break saved?,
+                    }
+                }
                 Err(Stop::Refused(refusal)) => return Err(refusal),
                 Err(Stop::NeedsBlock(family)) if new_blocks < NEW_BLOCKS => {
                     new_blocks += 1;
                     self.add_block_of(&loaded.record, family).await?;
                     loaded = self.load_for(caller, id).await?;
                 }
-                Err(Stop::NeedsBlock(_)) => {
+                Err(Stop::NeedsAdoption(adoption)) if new_blocks < NEW_BLOCKS => {
+                    new_blocks += 1;
+                    self.adopt(&loaded.record, &adoption).await?;
+                    loaded = self.load_for(caller, id).await?;
+                }
+                Err(Stop::NeedsBlock(_) | Stop::NeedsAdoption(_)) => {
                     return Err(Refusal::new(
                         Kind::Exhausted,
                         "addresses: more blocks would be needed than one request may take",
@@ -83,14 +105,6 @@ impl Service {
                 }
             }
         };
-        let named = named_ports(writes);
-        self.judge_pairs(&Loaded { wanted: wanted.clone(), ..loaded.clone() }, &named).await?;
-        let change = Change {
-            wanted: Some(&wanted),
-            deleting: false,
-            lease_transitions: guards.lease_transitions.unwrap_or_default(),
-        };
-        let changed = self.store.save(&loaded, change).await?;
         let signal = changed.then(|| self.devices.signal());
         if changed {
             self.devices.feed().touch(id);
@@ -112,10 +126,14 @@ impl Service {
 
     async fn facts(&self, loaded: &Loaded, writes: &[Write]) -> Result<Facts, Refusal> {
         let needs = needs(writes);
-        if loaded.record.deleting || (needs.addresses.is_empty() && needs.ports.is_empty()) {
+        if loaded.record.deleting || needs == Needs::default() {
             return Ok(Facts::default());
         }
-        self.cloud.facts(&loaded.record.project, &loaded.record.network, &needs).await
+        let mut facts = self.cloud.facts(&loaded.record.project, &loaded.record.network, &needs).await?;
+        if !needs.adopted.is_empty() {
+            facts.vip_networks = self.vip_networks(&loaded.record).await?;
+        }
+        Ok(facts)
     }
 
     /// Refuses, before anything is stored, what Neutron would not take.

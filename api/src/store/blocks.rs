@@ -50,7 +50,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Neutron => "neutron",
             Self::Range => "range",
@@ -156,6 +156,18 @@ impl Store {
                 .execute(&mut *transaction)
                 .await?;
             Ok(transaction.commit().await?)
+        })
+        .await
+    }
+
+    /// Begins to give back all blocks of a cluster: their ports may be gone from now on.
+    pub async fn give_up_blocks(&self, cluster: ClusterId) -> Result<(), StoreError> {
+        self.retried(|| async {
+            sqlx::query("UPDATE blocks SET settled = 0 WHERE cluster = ?")
+                .bind(cluster.to_string())
+                .execute(&self.pool)
+                .await?;
+            Ok(())
         })
         .await
     }

@@ -31,8 +31,8 @@ pub struct Change<'a> {
     pub wanted: Option<&'a Wanted>,
     /// It goes away.
     pub deleting: bool,
-    /// The writer's count of Lease transitions.
-    pub lease_transitions: u64,
+    /// The writer's count of Lease transitions, where it has one.
+    pub lease_transitions: Option<u64>,
 }
 
 /// A cluster's pod range, and that of IPv6.
@@ -172,7 +172,7 @@ impl Store {
         let record = &before.record;
         let (old, new) = (before.wanted.to_objects()?, change.wanted.unwrap_or(&before.wanted).to_objects()?);
         let changed = old != new || (change.deleting && !record.deleting);
-        if !changed && change.lease_transitions <= record.lease_transitions {
+        if !changed && change.lease_transitions.is_none_or(|count| count <= record.lease_transitions) {
             return Ok(false);
         }
         self.retried(|| async {
@@ -182,6 +182,10 @@ impl Store {
             }
             advance(&mut transaction, record, changed, change).await?;
             replace(&mut transaction, record.id, &old, &new).await?;
+            if changed {
+                let wanted = change.wanted.unwrap_or(&before.wanted);
+                drop_unused_adoptions(&mut transaction, record.id, wanted).await?;
+            }
             transaction.commit().await?;
             Ok(changed)
         })
@@ -273,13 +277,14 @@ async fn advance(
     changed: bool,
     change: Change<'_>,
 ) -> Result<(), StoreError> {
-    let transitions = i64::try_from(change.lease_transitions).unwrap_or(i64::MAX);
+    let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let transitions = count(change.lease_transitions.unwrap_or_default());
     let deleting = i64::from(change.deleting);
     let updated = sqlx::query(
         "UPDATE clusters SET revision = revision + ?, \
          deleting = CASE WHEN deleting < ? THEN ? ELSE deleting END, \
          lease_transitions = CASE WHEN lease_transitions < ? THEN ? ELSE lease_transitions END \
-         WHERE id = ? AND revision = ?",
+         WHERE id = ? AND revision = ? AND lease_transitions <= ?",
     )
     .bind(i64::from(changed))
     .bind(deleting)
@@ -287,14 +292,42 @@ async fn advance(
     .bind(transitions)
     .bind(transitions)
     .bind(record.id.to_string())
-    .bind(i64::try_from(record.revision).unwrap_or(i64::MAX))
+    .bind(count(record.revision))
+    // a deposed writer does not pass, though its successor has changed nothing yet
+    .bind(change.lease_transitions.map_or(i64::MAX, count))
     .execute(connection)
     .await?;
     if updated.rows_affected() == 0 { Err(StoreError::Race(record.id)) } else { Ok(()) }
 }
 
+/// An adopted address is the cluster's as long as it has a name.
+async fn drop_unused_adoptions(
+    connection: &mut AnyConnection,
+    cluster: ClusterId,
+    wanted: &Wanted,
+) -> Result<(), StoreError> {
+    let id = cluster.to_string();
+    let adopted: Vec<String> = sqlx::query_scalar(
+        "SELECT block FROM blocks WHERE cluster = ? AND origin = 'adopted' AND settled = 1",
+    )
+    .bind(&id)
+    .fetch_all(&mut *connection)
+    .await?;
+    for block in adopted {
+        let address: IpNetwork = parsed("blocks.block", &block, "a range")?;
+        if !wanted.addresses.values().any(|named| address.contains(*named)) {
+            sqlx::query("DELETE FROM blocks WHERE cluster = ? AND block = ?")
+                .bind(&id)
+                .bind(&block)
+                .execute(&mut *connection)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
 /// Takes a cluster's documents from the old ones to the new ones.
-async fn replace(
+pub(super) async fn replace(
     connection: &mut AnyConnection,
     cluster: ClusterId,
     old: &BTreeMap<String, Value>,

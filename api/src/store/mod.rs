@@ -6,6 +6,7 @@ mod bundles;
 mod clusters;
 mod database;
 mod error;
+mod restore;
 mod schema;
 mod writer;
 

@@ -36,11 +36,13 @@ macro_rules! on_both {
     };
 }
 
+mod full;
 mod together;
 
 on_both!(
     a_change_is_kept_once_and_survives_a_restart,
     a_change_on_top_of_an_older_state_is_refused,
+    a_deposed_writer_is_refused_though_its_successor_changed_nothing,
     one_pod_range_and_one_block_have_one_cluster,
     a_server_has_a_bundle_once_and_a_new_bundle_begins_anew,
     a_credential_stays_with_the_first_cluster_until_it_goes,
@@ -89,7 +91,7 @@ async fn a_change_is_kept_once_and_survives_a_restart(house: House) {
     register(&first, &cluster).await.unwrap();
     let loaded = first.load(cluster.id).await.unwrap().unwrap();
     let wanted = with_address();
-    let change = Change { wanted: Some(&wanted), lease_transitions: 3, ..Change::default() };
+    let change = Change { wanted: Some(&wanted), lease_transitions: Some(3), ..Change::default() };
     assert!(first.save(&loaded, change).await.unwrap());
     let version = first.version().await.unwrap();
     first.close().await;
@@ -112,6 +114,19 @@ async fn a_change_on_top_of_an_older_state_is_refused(house: House) {
     store.save(&old, Change { wanted: Some(&wanted), ..Change::default() }).await.unwrap();
     let refused = store.save(&old, Change { deleting: true, ..Change::default() }).await;
     assert!(matches!(refused, Err(StoreError::Race(_))), "{refused:?}");
+}
+
+async fn a_deposed_writer_is_refused_though_its_successor_changed_nothing(house: House) {
+    let store = house.open().await;
+    register(&store, &record(1, "10.240.0.0/16")).await.unwrap();
+    let loaded = store.load(ClusterId::from_u128(1)).await.unwrap().unwrap();
+    store.save(&loaded, Change { lease_transitions: Some(1), ..Change::default() }).await.unwrap();
+    let wanted = with_address();
+    let late = Change { wanted: Some(&wanted), lease_transitions: Some(0), ..Change::default() };
+    let refused = store.save(&loaded, late).await;
+    assert!(matches!(refused, Err(StoreError::Race(_))), "{refused:?}");
+    let without = Change { wanted: Some(&wanted), ..Change::default() };
+    assert!(store.save(&loaded, without).await.unwrap(), "a login of the project has no Lease");
 }
 
 async fn one_pod_range_and_one_block_have_one_cluster(house: House) {

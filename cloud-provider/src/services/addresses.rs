@@ -102,7 +102,7 @@ impl<'a> Addresses<'a> {
                 Some(address) => Some(self.certain(&own, &name, *address)?),
                 None => self.of_ranges(&name, family, wishes)?,
             };
-            Ok((name, AddressRequest { address, family }))
+            Ok((name, AddressRequest { address, family, adopt: None }))
         });
         chosen.collect()
     }

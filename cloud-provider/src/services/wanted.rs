@@ -274,7 +274,7 @@ fn keep_as_it_is(state: &ClusterState, wanted: &mut Wanted) {
     for (name, uid) in used {
         if let Some(address) = state.addresses.get(name).filter(|_| names::holder(name).is_some()) {
             let family = if address.address.is_ipv6() { Family::V6 } else { Family::V4 };
-            let request = AddressRequest { address: Some(address.address), family };
+            let request = AddressRequest { address: Some(address.address), family, adopt: None };
             // Others who share it get no other one as long as this one is here.
             wanted.addresses.insert(name.clone(), (uid.to_owned(), request));
         }

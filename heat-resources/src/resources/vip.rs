@@ -76,7 +76,10 @@ impl Resource for Vip {
                     Some(IpAddr::V4(_)) => Family::V4,
                     None => self.family,
                 };
-                Ok(Plan::steps(vec![Step::PutAddress(self.name.clone(), AddressRequest { address, family })]))
+                Ok(Plan::steps(vec![Step::PutAddress(
+                    self.name.clone(),
+                    AddressRequest { address, family, adopt: None },
+                )]))
             }
         }
     }

@@ -1,6 +1,7 @@
 use ake_api_client::{AddressRequest, Affinity, Check, ClusterId, Listener, Protocol};
 
 use super::*;
+use crate::decide::facts::PortFact;
 
 const PORT: &str = "11111111-1111-1111-1111-111111111111";
 
@@ -36,6 +37,7 @@ fn facts() -> Facts {
             port("router", "192.168.77.22", "network:router_interface", "p"),
             port("foreign", "192.168.77.23", "compute:nova", "other"),
         ],
+        ..Facts::default()
     }
 }
 
@@ -204,7 +206,7 @@ fn a_full_block_asks_for_another() {
 fn an_address_is_never_changed() {
     let wish = |address: &str| Write::PutAddress {
         name: "api".into(),
-        request: AddressRequest { address: Some(address.parse().unwrap()), family: Family::V4 },
+        request: AddressRequest { address: Some(address.parse().unwrap()), ..AddressRequest::default() },
     };
     assert!(run(&[put_address("api"), wish("203.0.113.16")]).is_ok());
     let refusal = refusal(&[put_address("api"), wish("203.0.113.17")]);

@@ -7,8 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::decide::{
+    facts::{Facts, PortFact},
     wanted::Wanted,
-    writes::{Facts, PortFact, apply},
+    writes::apply,
 };
 
 fn cluster() -> ClusterRecord {
@@ -36,7 +37,7 @@ fn facts() -> Facts {
         device_id: "server".into(),
         addresses: vec![format!("192.168.77.{n}").parse().unwrap()],
     };
-    Facts { ports: (20..23).map(port).collect() }
+    Facts { ports: (20..23).map(port).collect(), ..Facts::default() }
 }
 
 fn name() -> impl Strategy<Value = String> {
@@ -78,7 +79,7 @@ fn write() -> impl Strategy<Value = Write> {
     prop_oneof![
         (name(), family, wish).prop_map(|(name, family, address)| Write::PutAddress {
             name,
-            request: AddressRequest { address, family }
+            request: AddressRequest { address, family, adopt: None }
         }),
         name().prop_map(|name| Write::DeleteAddress { name }),
         (name(), members, checks).prop_map(|(name, members, checks)| Write::PutPool {

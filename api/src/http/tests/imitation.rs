@@ -21,6 +21,8 @@ use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 pub(super) struct Neutron {
     pub(super) ports: Mutex<Vec<Value>>,
     pub(super) writes: Mutex<Vec<String>>,
+    /// It answers, and shows no ports.
+    pub(super) blind: AtomicBool,
 }
 
 /// Keystone knows tokens by their text: `user:project:role`, and more behind further colons: `cred=ID`,
@@ -106,6 +108,10 @@ impl Neutron {
         }
         let place = ports.iter().position(|port| port["id"] == id);
         match (method, place) {
+            ("GET", _) if self.blind.load(Ordering::SeqCst) && id.is_empty() => {
+                list("ports", vec![], request)
+            }
+            ("GET", Some(_)) if self.blind.load(Ordering::SeqCst) => ResponseTemplate::new(404),
             ("GET", _) if id.is_empty() => list("ports", ports.clone(), request),
             ("GET", Some(place)) => ResponseTemplate::new(200).set_body_json(json!({"port": ports[place]})),
             ("POST", _) => {
