@@ -1,6 +1,9 @@
 //! One step of a resource's life: observe, plan, apply, until nothing is left to do.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use openstack_client::{
     CloudConfig, LoginError, Session,
@@ -24,7 +27,7 @@ use crate::{
 /// Looks at the world in one call; a plan that still has steps then does not come to an end.
 const ROUNDS: u32 = 4;
 
-/// Seconds for which a removal that is refused for now is tried again.
+/// Seconds for which a step that is refused for now is tried again.
 const PATIENCE_S: f64 = 120.0;
 
 /// What went wrong.
@@ -96,9 +99,19 @@ pub async fn run(config: &Config, request: &Request) -> Result<Answer, Error> {
     match resources::parse(request)? {
         Any::Planned(resource) => {
             let world = World::connect(config, &request.cloud).await?;
-            planned(&world, resource.as_ref(), request).await
+            planned(&world, resource.as_ref(), request).await.or_else(|error| patient(error, request))
         }
         Any::Credentials(properties) => keys(config, &properties, request).await,
+    }
+}
+
+/// What failed for now is tried again later.
+fn patient(error: Error, request: &Request) -> Result<Answer, Error> {
+    let (Error::Step { reason, .. } | Error::World(reason)) = &error else { return Err(error) };
+    let deleting = matches!(request.verb, Verb::Delete | Verb::CheckDelete);
+    match again(reason, deleting, request.waited) {
+        Some(again) => Ok(Answer { again, ..Answer::default() }),
+        None => Err(error),
     }
 }
 
@@ -147,17 +160,23 @@ async fn planned(
                 (Err(Error::Step { reason, .. }), Step::DeleteVolume(id)) if reason.is_invalid() => {
                     refused.insert(id.clone(), reason.to_string());
                 }
-                (Err(Error::Step { reason, .. }), _)
-                    if deleting && reason.is_passing() && request.waited < PATIENCE_S =>
-                {
-                    return Ok(Answer { again: 2, event, ..Answer::default() });
-                }
                 (done, _) => done?,
             }
         }
         left = plan.steps;
     }
     Err(Error::Unsettled(left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")))
+}
+
+/// Seconds after which a step that failed is worth another try. A removal waits for whatever is in its way; anything
+/// else for a service that asks for patience, but not for one that does not answer: whoever waits for a stack shall
+/// be told.
+fn again(reason: &world::Error, deleting: bool, waited: f64) -> Option<u32> {
+    if waited >= PATIENCE_S {
+        return None;
+    }
+    let asked = reason.asks_again().or((deleting && reason.is_passing()).then_some(Duration::from_secs(2)))?;
+    u32::try_from(asked.as_secs().max(1)).ok()
 }
 
 async fn apply(world: &World, cluster: ake_api_client::ClusterId, step: &Step) -> Result<(), Error> {
@@ -199,8 +218,17 @@ async fn keys(
         Some(kept) => serde_json::from_str(kept).map_err(bundle::Error::from)?,
         None => Claims::generate()?,
     };
+    let begun = Instant::now();
     for (role, sealed) in bundle::bundles(properties.cluster, &authority, &claims, &cloud)? {
-        apply(&world, properties.cluster, &Step::PutBundle(role, sealed)).await?;
+        let step = Step::PutBundle(role, sealed);
+        // In this run: a later one would know neither the keys nor the claims.
+        while let Err(error) = apply(&world, properties.cluster, &step).await {
+            let Error::Step { reason, .. } = &error else { return Err(error) };
+            let Some(again) = again(reason, false, PATIENCE_S / 2.0 + begun.elapsed().as_secs_f64()) else {
+                return Err(error);
+            };
+            tokio::time::sleep(Duration::from_secs(again.into())).await;
+        }
     }
     let mut secrets: BTreeMap<String, String> = authority.keep();
     secrets.insert(CLAIMS.to_owned(), serde_json::to_string(&claims).map_err(bundle::Error::from)?);
@@ -270,4 +298,40 @@ async fn verify(
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ake_api_client::{Error as ApiError, Problem};
+
+    use super::*;
+
+    fn refused(status: u16, code: &str, retry_after: Option<u64>) -> world::Error {
+        world::Error::Api(ApiError::Refused {
+            method: "PUT".parse().unwrap(),
+            path: "/clusters/x".to_owned(),
+            status: status.try_into().unwrap(),
+            problem: Problem { code: code.to_owned(), message: String::new(), field: None },
+            retry_after: retry_after.map(Duration::from_secs),
+        })
+    }
+
+    #[test]
+    fn who_asks_for_patience_is_asked_again_and_who_is_silent_is_told_of() {
+        let silent =
+            || world::Error::Api(ApiError::Unreachable { url: String::new(), reason: String::new() });
+        for (reason, deleting, waited, expected) in [
+            (refused(503, "unavailable", None), false, 0.0, Some(2)),
+            (refused(503, "unavailable", Some(7)), false, 60.0, Some(7)),
+            (refused(429, "busy", Some(0)), false, 0.0, Some(1)),
+            (refused(503, "unavailable", None), false, 120.0, None),
+            (refused(409, "conflict", None), false, 0.0, None),
+            (refused(409, "conflict", None), true, 0.0, Some(2)),
+            (refused(400, "invalid", None), true, 0.0, None),
+            (silent(), false, 0.0, None),
+            (silent(), true, 0.0, Some(2)),
+        ] {
+            assert_eq!(again(&reason, deleting, waited), expected, "{reason} {deleting} {waited}");
+        }
+    }
 }

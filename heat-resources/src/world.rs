@@ -1,6 +1,6 @@
 //! The IO: reading what plans are made from, and writing what they say.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use ake_api_client::{Client, ClusterId};
 use openstack_client::{
@@ -43,6 +43,17 @@ impl Error {
             Self::Config(_) => false,
             Self::Cloud(error) => error.is_passing() || error.is_conflict(),
             Self::Api(error) => error.is_passing() || error.code() == Some("conflict"),
+        }
+    }
+
+    /// When whoever answered wants to be asked again, if it said that it could not do it yet.
+    #[must_use]
+    pub fn asks_again(&self) -> Option<Duration> {
+        match self {
+            Self::Api(error @ ake_api_client::Error::Refused { .. }) if error.is_passing() => {
+                Some(error.retry_after().unwrap_or(Duration::from_secs(2)))
+            }
+            _ => None,
         }
     }
 
