@@ -3,7 +3,7 @@
 use ake_api_client::Problem;
 use axum::{
     Json,
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
@@ -30,6 +30,16 @@ pub enum Kind {
     Unauthorized,
     /// Something that is needed does not answer now; asking again can help.
     Unavailable,
+    /// The project has as much as it may have.
+    Quota,
+    /// The body is longer than any that is needed.
+    TooLarge,
+    /// The project asks too often.
+    TooMany,
+    /// The body is no JSON by its own account.
+    Unsupported,
+    /// The path does not take the method.
+    Method,
 }
 
 impl Kind {
@@ -47,6 +57,11 @@ impl Kind {
             Self::Deleting => "deleting",
             Self::Unauthorized => "unauthorized",
             Self::Unavailable => "unavailable",
+            Self::Quota => "quota",
+            Self::TooLarge => "too-large",
+            Self::TooMany => "too-many-requests",
+            Self::Unsupported => "unsupported-media-type",
+            Self::Method => "method-not-allowed",
         }
     }
 
@@ -57,10 +72,14 @@ impl Kind {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Conflict | Self::Exhausted | Self::Deleting => StatusCode::CONFLICT,
             Self::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::Quota => StatusCode::FORBIDDEN,
             Self::Deposed | Self::Stale => StatusCode::PRECONDITION_FAILED,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unsupported => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
 }
@@ -75,12 +94,25 @@ pub struct Refusal {
     pub message: String,
     /// The field, where one is at fault.
     pub field: Option<String>,
+    /// Seconds after which asking again can help.
+    pub retry_after: Option<u64>,
 }
+
+/// What whoever met something that does not answer now is told to wait, in seconds.
+const RETRY: u64 = 2;
 
 impl Refusal {
     /// A refusal that no single field is the cause of.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), field: None }
+        let retry_after = (kind == Kind::Unavailable).then_some(RETRY);
+        Self { kind, message: message.into(), field: None, retry_after }
+    }
+
+    /// The same, to be asked again after this many seconds.
+    #[must_use]
+    pub fn after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
     }
 
     /// An object that is not there.
@@ -100,11 +132,7 @@ impl Refusal {
 
     /// A value that cannot be used: `field: value: expectation`.
     pub fn invalid(field: &str, value: impl std::fmt::Display, expectation: impl std::fmt::Display) -> Self {
-        Self {
-            kind: Kind::Invalid,
-            message: format!("{field}: {value}: {expectation}"),
-            field: Some(field.to_owned()),
-        }
+        Self::new(Kind::Invalid, format!("{field}: {value}: {expectation}")).of_field(field)
     }
 
     /// The same, said about this field.
@@ -123,6 +151,9 @@ impl IntoResponse for Refusal {
             field: self.field.clone(),
         };
         let mut response = (self.kind.status(), Json(problem)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response.extensions_mut().insert(self);
         response
     }

@@ -23,7 +23,7 @@ pub enum Error {
         /// Of the answer.
         status: StatusCode,
         /// What it said.
-        problem: Problem,
+        problem: Box<Problem>,
         /// How long it wants to be left alone.
         retry_after: Option<Duration>,
     },
@@ -336,7 +336,7 @@ impl Client {
             method: method.clone(),
             path: path.to_owned(),
             status,
-            problem,
+            problem: Box::new(problem),
             retry_after: retry_after.map(Duration::from_secs),
         })
     }

@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A cluster's identity: the id of its root stack, or the UID of `kube-system` in drop-in use.
 pub type ClusterId = uuid::Uuid;
 
 /// Transport protocols of a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     /// RFC 9293.
@@ -21,7 +22,7 @@ pub enum Protocol {
 }
 
 /// `PUT /clusters/{cluster}`: registers a cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterRequest {
     /// A name for people; need not be unique.
@@ -31,7 +32,7 @@ pub struct ClusterRequest {
 }
 
 /// A registered cluster and what was allocated for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cluster {
     /// Its identity.
     pub id: ClusterId,
@@ -42,20 +43,24 @@ pub struct Cluster {
     /// Id of the Neutron network that its nodes are on.
     pub network: String,
     /// The range its pods' addresses come from; unique on the layer-2 segment.
+    #[schemars(with = "String")]
     pub pod_range: IpNetwork,
     /// The range of its pods' IPv6 addresses; none where the operator gives the network no pool of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub pod_range_v6: Option<IpNetwork>,
     /// The aligned blocks of the VIP range that are this cluster's.
+    #[schemars(with = "Vec<String>")]
     pub vip_blocks: Vec<IpNetwork>,
     /// Where health checks of its nodes come from; its security group must admit them.
+    #[schemars(with = "Vec<String>")]
     pub check_sources: Vec<IpNetwork>,
     /// Whether it is going away: nothing new is taken.
     pub deleting: bool,
 }
 
 /// `GET /clusters/{cluster}`: everything that a cluster owns.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClusterState {
     /// The cluster itself.
     pub cluster: Cluster,
@@ -72,7 +77,9 @@ pub struct ClusterState {
 }
 
 /// Address families.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default, JsonSchema,
+)]
 pub enum Family {
     /// IPv4.
     #[default]
@@ -84,7 +91,7 @@ pub enum Family {
 }
 
 /// `PUT .../addresses/{name}`: asks for a VIP.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddressRequest {
     /// A certain address of the cluster's blocks; without it, any that is free.
@@ -100,14 +107,14 @@ pub struct AddressRequest {
 }
 
 /// A VIP.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Address {
     /// The address.
     pub address: IpAddr,
 }
 
 /// How members of a pool are checked. The device takes an unhealthy member out, never in.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Check {
     /// A TCP connection to the port is accepted.
@@ -133,7 +140,7 @@ pub enum Check {
 
 /// `PUT .../pools/{name}`: a set of nodes. With `members` the set is replaced; without, it is kept, for
 /// pools whose members are written one by one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PoolRequest {
     /// Members by name (the node's).
@@ -145,7 +152,7 @@ pub struct PoolRequest {
 }
 
 /// A pool as it stands.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pool {
     /// Members by name.
     pub members: BTreeMap<String, Member>,
@@ -156,7 +163,7 @@ pub struct Pool {
 
 /// `PUT .../members/{name}`: a node of a pool. Its address must be a fixed address of a port of a server
 /// in the caller's project, on the cluster's network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemberRequest {
     /// The node's own address.
@@ -177,7 +184,7 @@ fn one() -> u16 {
 }
 
 /// A member as it stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Member {
     /// The node's own address.
     pub address: IpAddr,
@@ -196,7 +203,7 @@ pub struct Member {
 }
 
 /// How flows are spread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default, JsonSchema)]
 pub enum Affinity {
     /// By addresses and ports.
     #[default]
@@ -207,7 +214,7 @@ pub enum Affinity {
 }
 
 /// One port of a load balancer. Under direct server return no port is translated: members answer on it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Transport protocol.
@@ -219,7 +226,7 @@ pub struct Listener {
 }
 
 /// `PUT .../load-balancers/{name}`: a VIP's listeners.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoadBalancerRequest {
     /// Name of one of the cluster's addresses.
@@ -228,6 +235,7 @@ pub struct LoadBalancerRequest {
     pub listeners: Vec<Listener>,
     /// Clients that are let in; empty for everybody.
     #[serde(default)]
+    #[schemars(with = "Vec<String>")]
     pub source_ranges: Vec<IpNetwork>,
     /// How flows are spread.
     #[serde(default)]
@@ -235,7 +243,7 @@ pub struct LoadBalancerRequest {
 }
 
 /// A load balancer as it stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LoadBalancer {
     /// Name of its address.
     pub address: String,
@@ -244,6 +252,7 @@ pub struct LoadBalancer {
     /// Its ports.
     pub listeners: Vec<Listener>,
     /// Clients that are let in; empty for everybody.
+    #[schemars(with = "Vec<String>")]
     pub source_ranges: Vec<IpNetwork>,
     /// How flows are spread.
     pub affinity: Affinity,
@@ -256,13 +265,14 @@ pub struct LoadBalancer {
 
 /// `PUT .../node-ports/{port}`: what one Neutron port of the caller's project may send from, besides its
 /// own addresses. Each asker names itself, and the union of all askers' wishes is written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodePortRequest {
     /// Who asks (`heat`, `controller`).
     pub asker: String,
     /// Ranges within the cluster's pod range.
     #[serde(default)]
+    #[schemars(with = "Vec<String>")]
     pub pod_ranges: Vec<IpNetwork>,
     /// Names of addresses of the cluster, each as a pair of its own.
     #[serde(default)]
@@ -273,14 +283,15 @@ pub struct NodePortRequest {
 }
 
 /// A node's port as it stands.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NodePort {
     /// The address pairs that `ake-api` has written there.
+    #[schemars(with = "Vec<String>")]
     pub pairs: Vec<IpNetwork>,
 }
 
 /// `PUT .../bundles/{role}`: a sealed bundle of a role's configuration and secrets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BundleRequest {
     /// The claim's id: 32 to 128 characters of `A-Z a-z 0-9 _ -`, hard to guess.
@@ -290,14 +301,14 @@ pub struct BundleRequest {
 }
 
 /// `POST /claims/{claim}`: the bundle, to a server of that cluster and role, once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Bundle {
     /// As it was stored; base64.
     pub ciphertext: String,
 }
 
 /// One write of a batch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "write", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Write {
     /// As `PUT .../addresses/{name}`.
@@ -369,7 +380,7 @@ pub enum Write {
 }
 
 /// `POST .../batch`: writes that take effect together or not at all.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Batch {
     /// `leaseTransitions` of the writer's Lease; a lower one than was seen is refused with 412.
@@ -382,10 +393,11 @@ pub struct Batch {
 }
 
 /// What an error says, in words for whoever asked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// A word for programs: `not-found`, `conflict`, `invalid`, `forbidden`, `exhausted`, `deposed`,
-    /// `stale`, `deleting`, `unauthorized`, `unavailable`.
+    /// `stale`, `deleting`, `unauthorized`, `unavailable`, `quota`, `too-large`, `too-many-requests`, `unsupported-media-type`,
+    /// `method-not-allowed`.
     pub code: String,
     /// Names the field, its value and what was expected.
     pub message: String,

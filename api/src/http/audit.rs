@@ -19,6 +19,7 @@ pub struct Audit {
 
 /// A write that was answered.
 pub(super) struct Entry<'a> {
+    pub(super) request: &'a str,
     pub(super) peer: Option<IpAddr>,
     pub(super) caller: Option<&'a Caller>,
     pub(super) method: &'a str,
@@ -47,9 +48,10 @@ impl Audit {
 }
 
 fn line(time: &str, entry: &Entry<'_>) -> String {
-    let Entry { peer, caller, method, path, status, reason } = entry;
+    let Entry { request, peer, caller, method, path, status, reason } = entry;
     let line = json!({
         "time": time,
+        "request": request,
         "peer": peer,
         "user": caller.map(|c| &c.user),
         "project": caller.map(|c| &c.project),
@@ -79,6 +81,7 @@ mod tests {
             trust: None,
         };
         let entry = Entry {
+            request: "req-1",
             peer: Some("192.0.2.9".parse().unwrap()),
             caller: Some(&caller),
             method: "PUT",
@@ -90,6 +93,6 @@ mod tests {
         assert_eq!(line.lines().count(), 1);
         let read: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(read["application_credential"], "c");
-        assert_eq!(read["outcome"], "refused");
+        assert_eq!((&read["outcome"], &read["request"]), (&json!("refused"), &json!("req-1")));
     }
 }

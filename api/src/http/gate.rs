@@ -27,7 +27,7 @@ pub(super) async fn authenticate(State(app): State<Arc<App>>, mut request: Reque
         Err(refusal) => return with_challenge(refusal),
     };
     let asked = Asked(Arc::clone(&caller));
-    let mut response = match caller.admit(request.method().as_str(), request_path(&request)) {
+    let mut response = match caller.admit(request.method().as_str(), request.uri().path()) {
         Err(refusal) => refusal.into_response(),
         Ok(()) => {
             request.extensions_mut().insert(caller);
@@ -48,12 +48,16 @@ async fn caller(app: &App, token: String) -> Result<Arc<Caller>, Refusal> {
     app.authenticator.caller(&token).await
 }
 
-/// The whole path: within a nested router the request itself has only the rest of it.
-#[derive(Clone)]
-struct WholePath(String);
+/// The header by which OpenStack's services name a request.
+const REQUEST_ID: &str = "x-openstack-request-id";
 
-fn request_path(request: &Request) -> &str {
-    request.extensions().get::<WholePath>().map_or_else(|| request.uri().path(), |path| path.0.as_str())
+/// The request's own id, as `req-UUID`: the one that it came with, if it is one, so that a trail can be followed from
+/// service to service.
+fn request_id(request: &Request) -> String {
+    let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let given =
+        given.filter(|id| id.strip_prefix("req-").is_some_and(|id| uuid::Uuid::parse_str(id).is_ok()));
+    given.map_or_else(|| format!("req-{}", uuid::Uuid::new_v4()), ToOwned::to_owned)
 }
 
 fn with_challenge(refusal: Refusal) -> Response {
@@ -66,7 +70,7 @@ fn with_challenge(refusal: Refusal) -> Response {
 }
 
 /// Counts and logs every request, and writes the trail of those that are writes.
-pub(super) async fn watch(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn watch(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("unknown", |path| path.as_str()).to_owned();
@@ -74,18 +78,21 @@ pub(super) async fn watch(State(app): State<Arc<App>>, mut request: Request, nex
     let is_claim = request.uri().path().starts_with("/v1/claims");
     let path = if is_claim { "/v1/claims/{claim}".to_owned() } else { request.uri().path().to_owned() };
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0.ip().to_canonical());
-    let whole = WholePath(request.uri().path().to_owned());
-    request.extensions_mut().insert(whole);
-    let response = next.run(request).await;
+    let id = request_id(&request);
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
     let status = response.status().as_u16();
     let elapsed = started.elapsed();
     app.metrics.answered(method.as_str(), &route, status, elapsed);
     let caller = response.extensions().get::<Asked>().map(|asked| Arc::clone(&asked.0));
     let refusal = response.extensions().get::<Refusal>();
     let project = caller.as_ref().map_or("", |caller| caller.project.as_str());
-    tracing::info!(%method, path, status, project, millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX), reason = refusal.map(|r| r.message.as_str()), "request");
+    tracing::info!(request = id, %method, path, status, project, millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX), reason = refusal.map(|r| r.message.as_str()), "request");
     if !access::is_read(method.as_str()) {
         let entry = Entry {
+            request: &id,
             peer,
             caller: caller.as_deref(),
             method: method.as_str(),

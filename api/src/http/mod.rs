@@ -2,10 +2,18 @@
 
 mod audit;
 mod gate;
+mod guard;
 mod handlers;
+mod openapi;
+mod parts;
 mod read;
+mod routes;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -13,16 +21,23 @@ use axum::{
     http::{HeaderMap, Method, Uri},
     middleware,
     response::IntoResponse,
-    routing::{get, post, put},
+    routing::get,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub use audit::Audit;
 
-use crate::{auth::Authenticator, metrics::Metrics, refusal::Refusal, service::Service};
+use routes::Health;
+
+use crate::{
+    auth::Authenticator,
+    metrics::Metrics,
+    refusal::{Kind, Refusal},
+    service::Service,
+};
 
 /// Largest body of a request: a batch for a cluster of some thousand nodes.
-const LARGEST_BODY: usize = 8 * 1024 * 1024;
+const LARGEST_BODY: usize = 16 * 1024 * 1024;
 /// How long an answer may take; what was begun goes on.
 const PATIENCE: Duration = Duration::from_secs(28);
 
@@ -44,45 +59,21 @@ pub struct Peer(pub SocketAddr);
 
 /// The whole API.
 pub fn router(app: Arc<App>) -> Router {
-    let clusters = Router::new()
-        .route("/clusters", get(handlers::list))
-        .route(
-            "/clusters/{cluster}",
-            get(handlers::get).put(handlers::register).delete(handlers::delete_cluster),
-        )
-        .route("/clusters/{cluster}/deleting", post(handlers::mark_deleting))
-        .route(
-            "/clusters/{cluster}/addresses/{name}",
-            put(handlers::put_address).delete(handlers::delete_address),
-        )
-        .route("/clusters/{cluster}/pools/{name}", put(handlers::put_pool).delete(handlers::delete_pool))
-        .route(
-            "/clusters/{cluster}/pools/{pool}/members/{name}",
-            put(handlers::put_member).delete(handlers::delete_member),
-        )
-        .route(
-            "/clusters/{cluster}/load-balancers/{name}",
-            put(handlers::put_load_balancer).delete(handlers::delete_load_balancer),
-        )
-        .route(
-            "/clusters/{cluster}/node-ports/{port}",
-            put(handlers::put_node_port).delete(handlers::delete_node_port),
-        )
-        .route("/clusters/{cluster}/bundles/{role}", put(handlers::put_bundle))
-        .route("/clusters/{cluster}/batch", post(handlers::batch))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), gate::authenticate));
-    let claims = Router::new().route("/claims/{claim}", post(handlers::claim));
-    Router::new()
-        .nest("/v1", clusters.merge(claims))
-        .route("/", get(versions))
-        .route("/v1", get(versions))
-        .route("/v1/", get(versions))
-        .route("/healthz", get(health))
+    let (guarded, open, _) = routes::routes();
+    guarded
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), gate::authenticate))
+        .merge(open)
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), gate::watch))
         .with_state(app)
+}
+
+/// The description of the API: an OpenAPI 3.1 document.
+#[must_use]
+pub fn description_of_all() -> Value {
+    routes::routes().2
 }
 
 /// What Prometheus reads; served apart from the API.
@@ -108,23 +99,29 @@ async fn versions(uri: Uri, headers: HeaderMap) -> impl IntoResponse {
     }]}))
 }
 
-async fn health(State(app): State<Arc<App>>) -> Result<&'static str, Refusal> {
-    app.service.store.version().await?;
-    Ok("ok\n")
+async fn description() -> Json<&'static Value> {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(description_of_all);
+    Json(&DOCUMENT)
+}
+
+async fn health(State(app): State<Arc<App>>) -> Result<Json<Health>, Refusal> {
+    match app.service.store.version().await {
+        Ok(_) => Ok(Json(Health { status: "ok" })),
+        Err(error) => {
+            // no token was asked for: whoever may read the log learns more
+            tracing::error!(%error, "not ready");
+            Err(Refusal::unavailable("the database does not answer"))
+        }
+    }
 }
 
 async fn unknown_path(uri: Uri) -> Refusal {
     Refusal::not_found("path", uri.path())
 }
 
-async fn unknown_method(method: Method, uri: Uri) -> impl IntoResponse {
-    let refusal = Refusal::new(
-        crate::refusal::Kind::Invalid,
-        format!("{method} {}: this path does not take this method", uri.path()),
-    );
-    let mut response = refusal.into_response();
-    *response.status_mut() = axum::http::StatusCode::METHOD_NOT_ALLOWED;
-    response
+async fn unknown_method(method: Method, uri: Uri) -> Refusal {
+    let message = format!("{method} {}: this path does not take this method", uri.path());
+    Refusal::new(Kind::Method, message)
 }
 
 #[cfg(test)]

@@ -3,10 +3,11 @@
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::PathRejection},
-    http::{HeaderMap, HeaderName, header, request::Parts},
+    http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use serde::de::DeserializeOwned;
 
+use super::LARGEST_BODY;
 use crate::refusal::{Kind, Refusal};
 
 /// A body of JSON.
@@ -16,11 +17,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        media_type(request.headers())?;
         let bytes = Bytes::from_request(request, state).await.map_err(|e| {
-            Refusal::new(
-                Kind::Invalid,
-                format!("body: {e}: expected at most {} MiB", super::LARGEST_BODY >> 20),
-            )
+            let expected = format!("body: {}: expected at most {} MiB", e.body_text(), LARGEST_BODY >> 20);
+            let too_large = e.status() == StatusCode::PAYLOAD_TOO_LARGE;
+            Refusal::new(if too_large { Kind::TooLarge } else { Kind::Invalid }, expected).of_field("body")
         })?;
         serde_json::from_slice(&bytes)
             .map(Self)
@@ -65,16 +66,14 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     }
 }
 
-/// The ETags that the asker has seen.
-pub(super) fn if_none_match(headers: &HeaderMap) -> Option<String> {
-    text(headers, &header::IF_NONE_MATCH)
-}
-
-/// The ETag that a write was planned from.
-pub(super) fn if_match(headers: &HeaderMap) -> Option<String> {
-    text(headers, &header::IF_MATCH)
-}
-
-fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    headers.get(name).and_then(|tag| tag.to_str().ok()).map(ToOwned::to_owned)
+/// Whether the body is JSON by its own account; one that says nothing is taken for it.
+fn media_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(said) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let said = said.to_str().unwrap_or_default();
+    let media = said.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if media == "application/json" || (media.starts_with("application/") && media.ends_with("+json")) {
+        return Ok(());
+    }
+    let message = format!("Content-Type: {said}: expected application/json");
+    Err(Refusal::new(Kind::Unsupported, message).of_field("Content-Type"))
 }

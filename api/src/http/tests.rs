@@ -1,12 +1,14 @@
 //! The surface, in process: imitated Keystone and Neutron (the real ones are met in the lab), a balancer in
 //! memory, and the real rest.
 
+mod described;
 mod faults;
 mod imitation;
 mod life;
 mod lost;
 mod news;
 mod refusals;
+mod tenancy;
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
@@ -119,14 +121,17 @@ impl House {
         if !token.is_empty() {
             request = request.header("X-Auth-Token", token);
         }
-        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
-        let mut request = request.body(body).unwrap();
+        let text = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let mut request = request.body(text).unwrap();
+        let method = request.method().clone();
         request.extensions_mut().insert(Peer(SocketAddr::new(peer.parse().unwrap(), 1234)));
         let response = self.router.clone().oneshot(request).await.unwrap();
         let status = response.status();
         let etag = response.headers().get("etag").map(|t| t.to_str().unwrap().to_owned()).unwrap_or_default();
         let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
-        Said { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), etag }
+        let said = Said { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), etag };
+        described::check(&method, path, &body, said.status, &said.body);
+        said
     }
 
     async fn put(&self, path: &str, body: Value) -> Said {

@@ -2,9 +2,9 @@
 
 use ake_api_client::{BundleRequest, Cluster, ClusterId, ClusterRequest, ClusterState};
 
-use super::{DEVICE_PATIENCE, Service};
+use super::{DEVICE_PATIENCE, Guards, Service};
 use crate::{
-    decide::{access, access::Caller, ranges, validate, wanted::ClusterRecord, wanted::Wanted},
+    decide::{access::Caller, ranges, validate, wanted::ClusterRecord, wanted::Wanted},
     device::View,
     refusal::{Kind, Refusal},
     store::{Change, Loaded, Origin},
@@ -38,20 +38,27 @@ impl Service {
         &self,
         caller: &Caller,
         id: ClusterId,
+        guards: &Guards,
         request: &ClusterRequest,
     ) -> Result<(ClusterState, String), Refusal> {
         validate::cluster(request)?;
         let _lock = self.lock(id).await;
+        self.bound_elsewhere(caller, id).await?;
         let network = self.allowed_network(&request.network).await?;
         match self.store.load(id).await? {
             Some(_) => {
                 let loaded = self.load_for(caller, id).await?;
+                guards.admit(&loaded.record)?;
                 repeats(&loaded.record, request, &network)?;
                 if loaded.record.name != request.name {
                     self.store.rename(id, &request.name).await?;
                     self.devices.feed().touch(id);
                 }
                 self.ensure_blocks(&loaded.record).await?;
+            }
+            None if guards.if_match.is_some() => {
+                let message = format!("if_match: cluster {id} is not registered; expected no If-Match");
+                return Err(Refusal::new(Kind::Stale, message).of_field("if_match"));
             }
             None => self.register_new(caller, id, request, network).await?,
         }
@@ -65,9 +72,6 @@ impl Service {
         request: &ClusterRequest,
         network: String,
     ) -> Result<(), Refusal> {
-        if let Some(credential) = &caller.credential {
-            access::credential_may_touch(self.store.cluster_of_credential(credential).await?, id)?;
-        }
         let pools = self.pod_pools(&network).await?;
         let mut record = ClusterRecord {
             id,
@@ -130,11 +134,14 @@ impl Service {
         &self,
         caller: &Caller,
         id: ClusterId,
+        guards: &Guards,
     ) -> Result<(ClusterState, String), Refusal> {
         let _lock = self.lock(id).await;
         let loaded = self.load_for(caller, id).await?;
+        guards.admit(&loaded.record)?;
         let left = loaded.wanted.leaving();
-        let change = Change { wanted: Some(&left), deleting: true, ..Change::default() };
+        let change =
+            Change { wanted: Some(&left), deleting: true, lease_transitions: guards.lease_transitions };
         if self.store.save(&loaded, change).await? {
             self.devices.feed().touch(id);
             tracing::info!(cluster = %id, "is going away");
@@ -144,9 +151,10 @@ impl Service {
     }
 
     /// Forgets a cluster once its servers are gone, and frees what it had.
-    pub async fn delete(&self, caller: &Caller, id: ClusterId) -> Result<(), Refusal> {
+    pub async fn delete(&self, caller: &Caller, id: ClusterId, guards: &Guards) -> Result<(), Refusal> {
         let _lock = self.lock(id).await;
         let loaded = self.load_for(caller, id).await?;
+        guards.admit(&loaded.record)?;
         let servers = self.cloud.servers_ports(&loaded.record).await?;
         if !servers.is_empty() {
             return Err(Refusal::conflict(format!(
@@ -202,12 +210,14 @@ impl Service {
         &self,
         caller: &Caller,
         id: ClusterId,
+        guards: &Guards,
         role: &str,
         request: &BundleRequest,
     ) -> Result<(), Refusal> {
         validate::bundle(role, request)?;
         let _lock = self.lock(id).await;
         let loaded = self.load_for(caller, id).await?;
+        guards.admit(&loaded.record)?;
         if loaded.record.deleting {
             return Err(Refusal::new(
                 Kind::Deleting,

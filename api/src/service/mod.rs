@@ -81,6 +81,7 @@ impl Service {
     /// Loads a cluster for a caller: another project's is not there, and an application credential belongs to
     /// the first cluster that it names.
     async fn load_for(&self, caller: &Caller, cluster: ClusterId) -> Result<Loaded, Refusal> {
+        self.bound_elsewhere(caller, cluster).await?;
         let loaded = self.store.load(cluster).await?.filter(|c| c.record.project == caller.project);
         let loaded = loaded.ok_or_else(|| missing(cluster))?;
         self.bind(caller, cluster).await?;
@@ -89,10 +90,21 @@ impl Service {
 
     /// The same without what the cluster wants.
     async fn brief_for(&self, caller: &Caller, cluster: ClusterId) -> Result<ClusterRecord, Refusal> {
+        self.bound_elsewhere(caller, cluster).await?;
         let record = self.store.brief(cluster).await?.filter(|c| c.project == caller.project);
         let record = record.ok_or_else(|| missing(cluster))?;
         self.bind(caller, cluster).await?;
         Ok(record)
+    }
+
+    /// Whoever is bound to another cluster is not told whether there is this one.
+    async fn bound_elsewhere(&self, caller: &Caller, cluster: ClusterId) -> Result<(), Refusal> {
+        match &caller.credential {
+            None => Ok(()),
+            Some(credential) => {
+                access::credential_may_touch(self.store.cluster_of_credential(credential).await?, cluster)
+            }
+        }
     }
 
     async fn bind(&self, caller: &Caller, cluster: ClusterId) -> Result<(), Refusal> {

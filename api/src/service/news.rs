@@ -7,7 +7,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Service;
-use crate::{decide::access::Caller, refusal::Refusal, store::Pulse};
+use crate::{
+    decide::access::Caller,
+    device::View,
+    refusal::Refusal,
+    store::{Loaded, Pulse},
+};
 
 /// How often the database is asked whether another instance changed it.
 const OTHERS: Duration = Duration::from_secs(1);
@@ -47,6 +52,22 @@ impl Service {
         }
         let (state, tag) = self.get(caller, id).await?;
         Ok((Some(state), tag))
+    }
+
+    /// One thing that a cluster owns, and the ETag of its whole state; none if the asker has seen it.
+    pub async fn part<T>(
+        &self,
+        caller: &Caller,
+        id: ClusterId,
+        seen: Option<&str>,
+        show: impl FnOnce(&Loaded, &View) -> Result<T, Refusal>,
+    ) -> Result<(Option<T>, String), Refusal> {
+        let mark = self.devices.feed().mark(id);
+        let loaded = self.load_for(caller, id).await?;
+        let part = show(&loaded, &self.devices.view())?;
+        let tag = self.devices.feed().etag(&loaded.record, mark);
+        let seen = seen.is_some_and(|seen| none_match(seen, &tag));
+        Ok(((!seen).then_some(part), tag))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     decide::{
         access::Caller,
         facts::{Facts, Needs, needs},
+        wanted::ClusterRecord,
         writes::{Stop, apply},
     },
     device::View,
@@ -20,6 +21,9 @@ const NEW_BLOCKS: usize = 64;
 /// How often a request is decided anew because another instance changed the cluster meanwhile.
 const RACES: usize = 5;
 
+/// Most writes of one batch.
+const MOST_WRITES: usize = 10_000;
+
 /// What must hold for a write to count.
 #[derive(Debug, Clone, Default)]
 pub struct Guards {
@@ -27,6 +31,28 @@ pub struct Guards {
     pub if_match: Option<String>,
     /// The writer's count of Lease transitions.
     pub lease_transitions: Option<u64>,
+}
+
+impl Guards {
+    /// Whether a write counts for a cluster as it is.
+    pub(super) fn admit(&self, record: &ClusterRecord) -> Result<(), Refusal> {
+        if let Some(transitions) = self.lease_transitions
+            && transitions < record.lease_transitions
+        {
+            return Err(Refusal::new(
+            Kind::Deposed,
+            format!(
+                "lease_transitions: {transitions}: a writer with {} was here; expected that or more: another one leads now",
+                record.lease_transitions
+            ),
+        )
+        .of_field("lease_transitions"));
+        }
+        match &self.if_match {
+            Some(tags) => planned_from(tags, record.revision),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What a write came to.
@@ -45,13 +71,17 @@ impl Service {
         &self,
         caller: &Caller,
         id: ClusterId,
+        guards: &Guards,
         batch: &Batch,
-        if_match: Option<String>,
     ) -> Result<(ClusterState, String), Refusal> {
         let guards = Guards {
-            if_match: batch.if_match.clone().or(if_match),
+            if_match: batch.if_match.clone().or_else(|| guards.if_match.clone()),
             lease_transitions: Some(batch.lease_transitions),
         };
+        if batch.writes.len() > MOST_WRITES {
+            let expected = format!("expected at most {MOST_WRITES} in one batch");
+            return Err(Refusal::invalid("writes", format!("{} of them", batch.writes.len()), expected));
+        }
         let Written { loaded, view, tag } = self.write(caller, id, &guards, &batch.writes).await?;
         Ok((self.state_answer(&loaded, &view), tag))
     }
@@ -66,7 +96,7 @@ impl Service {
     ) -> Result<Written, Refusal> {
         let _lock = self.lock(id).await;
         let mut loaded = self.load_for(caller, id).await?;
-        admit(&loaded, guards)?;
+        guards.admit(&loaded.record)?;
         let facts = self.facts(&loaded, writes).await?;
         let named = named_ports(writes);
         let (mut new_blocks, mut races) = (0, 0);
@@ -81,7 +111,7 @@ impl Service {
                         Err(StoreError::Race(_)) if races < RACES => {
                             races += 1;
                             loaded = self.load_for(caller, id).await?;
-                            admit(&loaded, guards)?;
+                            guards.admit(&loaded.record)?;
                         }
                         saved => break saved?,
                     }
@@ -144,26 +174,6 @@ impl Service {
             }
         }
         Ok(())
-    }
-}
-
-fn admit(loaded: &Loaded, guards: &Guards) -> Result<(), Refusal> {
-    let record = &loaded.record;
-    if let Some(transitions) = guards.lease_transitions
-        && transitions < record.lease_transitions
-    {
-        return Err(Refusal::new(
-            Kind::Deposed,
-            format!(
-                "lease_transitions: {transitions}: a writer with {} was here; expected that or more: another one leads now",
-                record.lease_transitions
-            ),
-        )
-        .of_field("lease_transitions"));
-    }
-    match &guards.if_match {
-        Some(tags) => planned_from(tags, record.revision),
-        None => Ok(()),
     }
 }
 

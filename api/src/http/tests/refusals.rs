@@ -95,6 +95,46 @@ async fn mistakes_in_requests_are_named() {
 }
 
 #[tokio::test]
+async fn bodies_that_are_none_are_named() {
+    let house = House::registered().await;
+    let path = cluster("/addresses/api");
+    let put = async |media: &str, body: Value| {
+        let headers = [("content-type", media)];
+        house.say_with("192.0.2.9", super::TOKEN, Method::PUT, &path, body, &headers).await
+    };
+    let said = put("application/x-www-form-urlencoded", json!({})).await;
+    assert_eq!((said.status.as_u16(), &said.body["code"]), (415, &json!("unsupported-media-type")));
+    assert!(message(&said).contains("expected application/json"), "{}", said.body);
+    let said = put("application/json", json!("x".repeat(17 << 20))).await;
+    assert_eq!((said.status.as_u16(), &said.body["code"]), (413, &json!("too-large")));
+    assert!(message(&said).contains("16 MiB"), "{}", said.body);
+    assert_eq!(put("application/json; charset=utf-8", json!({})).await.status, 200);
+    let writes = vec![json!({"write": "delete-pool", "name": "x"}); 10_001];
+    let said = house.post(&cluster("/batch"), json!({"lease_transitions": 1, "writes": writes})).await;
+    assert!(said.status == 422 && message(&said).contains("at most 10000"), "{}", said.body);
+}
+
+#[tokio::test]
+async fn an_answer_can_be_found_in_the_trail() {
+    let house = House::registered().await;
+    let id = "req-5f5e2a0c-4d1c-4d3e-9a59-0d3a5c8f1b11";
+    for given in [id, "req-none", "x\" y"] {
+        let headers = [("x-openstack-request-id", given)];
+        house
+            .say_with("192.0.2.9", super::TOKEN, Method::PUT, &cluster("/addresses/a"), json!({}), &headers)
+            .await;
+    }
+    let text = std::fs::read_to_string(house.folder.path().join("audit.jsonl")).unwrap();
+    let lines = text.lines().skip(1).map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let ids: Vec<String> = lines.map(|line| line["request"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids[0], id);
+    assert!(
+        ids[1..].iter().all(|own| own.starts_with("req-") && own != id && own.len() == id.len()),
+        "{ids:?}"
+    );
+}
+
+#[tokio::test]
 async fn an_address_that_somebody_else_has_costs_its_block_only() {
     let house = House::new().await;
     house
