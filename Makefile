@@ -1,6 +1,6 @@
 # `make demo` and `make test` are the two commands of the README; each installs what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench e2e-loadbalancer check setup build image lab-down
+.PHONY: help demo test bench e2e-loadbalancer fuzz check setup build image lab-down
 
 help:  ## what can be made
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -27,6 +27,10 @@ bench: image  ## sizes and times, written to docs/reference/performance.md
 e2e-loadbalancer: image  ## Kubernetes' own tests of load balancers; FOCUS=words, SHARD=i/n, RESUME=1, KEEP=1
 	@tools/e2e > /dev/null
 	@cargo run --quiet -p scenarios --bin ake-e2e -- loadbalancer
+
+fuzz: setup  ## every fuzz target, FUZZ_SECONDS each (600 where nobody says it)
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} cargo test --quiet -p lb-driver -p ake-xdp -p ake-api -p cloud-provider --lib --tests \
+	  fuzz_ -- --nocapture --test-threads=1
 
 check: setup  ## the fast part of `test`: no lab
 	@tools/test --no-lab

@@ -35,6 +35,7 @@ fn packages_depend_only_along_the_arrows() {
         ("cloud-provider", vec!["openstack-client", "ake-api-client"]),
         ("ake-heat", vec!["openstack-client", "ake-api-client"]),
         ("ake-bigip", vec![]),
+        ("ake-fuzz", vec![]),
         ("ake-lab", vec![]),
         ("scenarios", vec!["ake-lab"]),
     ]

@@ -8,5 +8,6 @@ mod errors;
 mod flows;
 mod fragments;
 mod frames;
+mod fuzz;
 mod neighbours;
 mod states;

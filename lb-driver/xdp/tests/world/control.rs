@@ -27,6 +27,8 @@ pub(crate) struct Certificates {
     pub(crate) server: (String, String),
     pub(crate) server2: (String, String),
     pub(crate) client: (String, String),
+    /// Of somebody between both, on a loopback address.
+    pub(crate) proxy: (String, String),
 }
 
 pub(crate) fn certificates() -> Certificates {
@@ -45,6 +47,7 @@ pub(crate) fn certificates() -> Certificates {
         server: leaf(BALANCER, ExtendedKeyUsagePurpose::ServerAuth),
         server2: leaf(BALANCER2, ExtendedKeyUsagePurpose::ServerAuth),
         client: leaf("ake-api", ExtendedKeyUsagePurpose::ClientAuth),
+        proxy: leaf("127.0.0.1", ExtendedKeyUsagePurpose::ServerAuth),
     }
 }
 
