@@ -125,6 +125,7 @@ impl Manager {
         let flags = &self.flags;
         let mut running = JoinSet::new();
         if flags.runs("cloud-node-controller") || flags.runs("cloud-node-lifecycle-controller") {
+            metrics::running("cloud-node-controller", true);
             let work = nodes::controller::run(self.nodes(&cloud), ending.clone());
             running.spawn(async {
                 work.await;
@@ -132,6 +133,7 @@ impl Manager {
             });
         }
         if flags.runs("service-lb-controller") {
+            metrics::running("service-lb-controller", true);
             let work = services::controller::run(self.services(&cloud), ending.clone());
             running.spawn(async {
                 work.await;
@@ -139,6 +141,7 @@ impl Manager {
             });
         }
         if flags.runs("volume-controller") && !flags.dry_run {
+            metrics::running("volume-controller", true);
             let work = volumes::controller::run(
                 self.cluster.clone(),
                 self.recorder.clone(),
@@ -209,9 +212,9 @@ fn watch(cluster: &Cluster, classes: Classes) -> (Views, Arc<News>, Arc<Notify>)
         cluster.watch(Selector::default(), project, move |change| news.service(&change))
     };
     let nodes = {
-        let (wake, nodes_changed) = (news.wake.clone(), nodes_changed.clone());
+        let (news, nodes_changed) = (news.clone(), nodes_changed.clone());
         cluster.watch(Selector::default(), nodes::view::node, move |_| {
-            wake.notify_one();
+            news.node();
             nodes_changed.notify_one();
         })
     };

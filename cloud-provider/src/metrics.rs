@@ -19,6 +19,15 @@ struct Metrics {
     leader: IntGaugeVec,
     stopped: IntGaugeVec,
     loadbalancer_syncs: IntCounterVec,
+    node_syncs: HistogramVec,
+    node_sync_errors: IntCounterVec,
+    host_updates: HistogramVec,
+    running: IntGaugeVec,
+    queue_adds: IntCounterVec,
+    queue_depth: IntGaugeVec,
+    queue_retries: IntCounterVec,
+    queue_waits: HistogramVec,
+    queue_work: HistogramVec,
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
@@ -91,6 +100,43 @@ impl Metrics {
                     "Syncs of load balancers",
                     &[],
                 )?,
+                node_syncs: histogram(
+                    "service_controller_nodesync_latency_seconds",
+                    "Seconds from a change of Nodes until load balancers have followed it",
+                    &[],
+                    doubling(0.125, 14),
+                )?,
+                node_sync_errors: counter(
+                    "service_controller_nodesync_error_total",
+                    "Tries to have load balancers follow a change of Nodes that failed",
+                    &[],
+                )?,
+                host_updates: histogram(
+                    "service_controller_update_loadbalancer_host_latency_seconds",
+                    "Seconds that it took to write the nodes behind load balancers",
+                    &[],
+                    doubling(0.125, 14),
+                )?,
+                running: gauge(
+                    "running_managed_controllers",
+                    "1 while a controller runs",
+                    &["manager", "name"],
+                )?,
+                queue_adds: counter("workqueue_adds_total", "Changes that were queued", &["name"])?,
+                queue_depth: gauge("workqueue_depth", "Changes that wait", &["name"])?,
+                queue_retries: counter("workqueue_retries_total", "What is to be tried again", &["name"])?,
+                queue_waits: histogram(
+                    "workqueue_queue_duration_seconds",
+                    "Seconds that the oldest change had waited when it was looked at",
+                    &["name"],
+                    doubling(0.001, 18),
+                )?,
+                queue_work: histogram(
+                    "workqueue_work_duration_seconds",
+                    "Seconds from when changes were looked at until they were done with",
+                    &["name"],
+                    doubling(0.001, 18),
+                )?,
                 registry: registry.clone(),
             })
         })();
@@ -100,6 +146,48 @@ impl Metrics {
             None => unreachable!("a metric's name or label is not valid"),
         }
     }
+}
+
+/// So many limits of a histogram, each twice the one before.
+fn doubling(first: f64, count: i32) -> Vec<f64> {
+    (0..count).map(|power| first * 2_f64.powi(power)).collect()
+}
+
+/// A change of Nodes has been followed, or a try has failed.
+pub fn nodes_followed(since: Duration, failed: bool) {
+    if failed {
+        METRICS.node_sync_errors.with_label_values::<&str>(&[]).inc();
+    } else {
+        METRICS.node_syncs.with_label_values::<&str>(&[]).observe(since.as_secs_f64());
+    }
+}
+
+/// The nodes behind load balancers were written.
+pub fn hosts_updated(elapsed: Duration) {
+    METRICS.host_updates.with_label_values::<&str>(&[]).observe(elapsed.as_secs_f64());
+}
+
+/// A controller runs, or has ended.
+pub fn running(name: &str, running: bool) {
+    METRICS.running.with_label_values(&["cloud-controller-manager", name]).set(i64::from(running));
+}
+
+/// A change was queued; so many wait now.
+pub fn queued(queue: &str, waiting: usize) {
+    METRICS.queue_adds.with_label_values(&[queue]).inc();
+    METRICS.queue_depth.with_label_values(&[queue]).set(i64::try_from(waiting).unwrap_or(i64::MAX));
+}
+
+/// All changes that waited are looked at now, the oldest after so long.
+pub fn dequeued(queue: &str, waited: Duration) {
+    METRICS.queue_depth.with_label_values(&[queue]).set(0);
+    METRICS.queue_waits.with_label_values(&[queue]).observe(waited.as_secs_f64());
+}
+
+/// They are done with; so many are to be tried again.
+pub fn worked(queue: &str, elapsed: Duration, retries: usize) {
+    METRICS.queue_work.with_label_values(&[queue]).observe(elapsed.as_secs_f64());
+    METRICS.queue_retries.with_label_values(&[queue]).inc_by(u64::try_from(retries).unwrap_or(u64::MAX));
 }
 
 /// A call to OpenStack has ended.
@@ -164,5 +252,21 @@ mod tests {
         let text = render();
         assert!(text.contains("service_controller_loadbalancer_sync_total"), "{text}");
         assert!(text.contains(r#"ake_steps_total{result="error",step="put_pool"}"#), "{text}");
+        nodes_followed(Duration::from_secs(1), false);
+        hosts_updated(Duration::from_secs(1));
+        running("service", true);
+        queued("service", 1);
+        dequeued("service", Duration::from_millis(3));
+        worked("service", Duration::from_millis(3), 1);
+        let text = render();
+        for name in [
+            "service_controller_nodesync_latency_seconds_count 1",
+            "service_controller_update_loadbalancer_host_latency_seconds_count 1",
+            r#"running_managed_controllers{manager="cloud-controller-manager",name="service"} 1"#,
+            r#"workqueue_adds_total{name="service"} 1"#,
+            r#"workqueue_retries_total{name="service"} 1"#,
+        ] {
+            assert!(text.contains(name), "{name}: {text}");
+        }
     }
 }

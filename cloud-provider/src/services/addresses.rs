@@ -11,6 +11,7 @@ use ipnetwork::IpNetwork;
 use super::{
     annotations::{ADDRESS, Finding, RANGE, Wishes, field},
     names,
+    view::ServiceView,
     wanted::{Draft, Wanted},
 };
 
@@ -100,7 +101,10 @@ impl<'a> Addresses<'a> {
             };
             let address = match wishes.addresses.get(&family) {
                 Some(address) => Some(self.certain(&own, &name, *address)?),
-                None => self.of_ranges(&name, family, wishes)?,
+                None => match self.of_ranges(&name, family, wishes)? {
+                    Some(address) => Some(address),
+                    None => self.published(&name, service, family, wishes),
+                },
             };
             Ok((name, AddressRequest { address, family, adopt: None }))
         });
@@ -127,6 +131,26 @@ impl<'a> Addresses<'a> {
         }
         self.given.insert(address, name.to_owned());
         Ok(address)
+    }
+
+    /// The address that clients know: where ake-api has lost it, it is asked for again.
+    fn published(
+        &self,
+        name: &str,
+        service: &ServiceView,
+        family: Family,
+        wishes: &Wishes,
+    ) -> Option<IpAddr> {
+        if self.state.addresses.contains_key(name) {
+            return None;
+        }
+        let mut published = service.ingress.iter().filter_map(|entry| entry.ip);
+        published.find(|address| {
+            address.is_ipv6() == (family == Family::V6)
+                && is_within(*address, &wishes.ranges)
+                && self.state.cluster.vip_blocks.iter().any(|block| block.contains(*address))
+                && !self.taken.contains(address)
+        })
     }
 
     /// An address of the ranges that the Service wishes for; none where any will do, or what it has will.

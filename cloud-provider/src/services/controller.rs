@@ -29,7 +29,11 @@ use crate::{
     cloud::{self, Cloud},
     cluster::{Backoff, Change, Cluster, Key, Leadership, Recorder},
     metrics,
+    steps::Kind,
 };
+
+/// As metrics name what waits here.
+const QUEUE: &str = "service";
 
 /// Changes that come together cost one round.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -54,6 +58,10 @@ pub struct News {
     touched: Mutex<BTreeSet<String>>,
     gone: Mutex<BTreeSet<String>>,
     changes: Mutex<Vec<Told>>,
+    /// Since when the oldest change has waited.
+    since: Mutex<Option<Instant>>,
+    /// Since when load balancers have not followed a change of Nodes.
+    nodes_since: Mutex<Option<Instant>>,
     /// Wakes the loop.
     pub wake: Arc<Notify>,
 }
@@ -78,12 +86,21 @@ impl News {
         }
         let (old, new) = (change.old.map(|view| &view.uid), change.new.map(|view| &view.uid));
         if let Some(uid) = new {
-            lock(&self.touched).insert(uid.clone());
+            let mut touched = lock(&self.touched);
+            touched.insert(uid.clone());
+            metrics::queued(QUEUE, touched.len());
         }
+        lock(&self.since).get_or_insert_with(Instant::now);
         // An event that says it is gone is proof; that it is missing in a list is none.
         if let Some(uid) = old.filter(|uid| Some(*uid) != new && !change.listed) {
             lock(&self.gone).insert(uid.clone());
         }
+        self.wake.notify_one();
+    }
+
+    /// A Node has changed.
+    pub fn node(&self) {
+        lock(&self.nodes_since).get_or_insert_with(Instant::now);
         self.wake.notify_one();
     }
 }
@@ -140,9 +157,23 @@ pub async fn run(context: Context, stop: CancellationToken) {
     loop {
         let begun = Instant::now();
         let refresh = refreshed.is_none_or(|at| at.elapsed() >= controller.context.drift_period);
+        let nodes_since = *lock(&controller.context.news.nodes_since);
+        if let Some(since) = lock(&controller.context.news.since).take() {
+            metrics::dequeued(QUEUE, since.elapsed());
+        }
         let result = controller.reconcile(refresh).await;
         metrics::reconciled("service", begun.elapsed(), result.is_err());
         let now = Instant::now();
+        metrics::worked(QUEUE, now - begun, controller.holds.held(now).count());
+        if let Some(since) = nodes_since {
+            let has_failed = result.is_err();
+            metrics::nodes_followed(since.elapsed(), has_failed);
+            let mut latest = lock(&controller.context.news.nodes_since);
+            // One that came meanwhile is another's.
+            if !has_failed && *latest == nodes_since {
+                *latest = None;
+            }
+        }
         let mut waiting = None;
         let pause = match result {
             Ok(seen) => {
@@ -281,7 +312,11 @@ impl Controller {
                 return Ok(None);
             }
             self.voice.announce(&world, &plan.steps);
+            let begun = Instant::now();
             let outcome = self.hands.apply(&mut world, plan.steps, &mut etag).await;
+            if outcome.taken.iter().any(|step| step.kind() == Kind::PutPool) {
+                metrics::hosts_updated(begun.elapsed());
+            }
             self.eyes.remember(&world, &outcome);
             self.conclude(&world, outcome)?;
             self.eyes.look_again(&mut world);

@@ -1,5 +1,6 @@
 //! Plans against a model of ake-api, Neutron and Kubernetes.
 
+mod faults;
 mod model;
 mod nodes;
 mod properties;
