@@ -23,6 +23,9 @@ pub struct Config {
     /// an answer. All others are routed to the balancer.
     #[serde(default)]
     pub on_link: Vec<IpNetwork>,
+    /// Whether members' MAC addresses are asked for on the link where the state has none.
+    #[serde(default)]
+    pub learn: bool,
     /// Where the API listens.
     pub listen: SocketAddr,
     /// Where Prometheus metrics are served, as plain HTTP; nowhere if unset.
@@ -181,6 +184,10 @@ interface = "eth0"
 # VIPs in these ranges are on the link: neighbours that ask for them by ARP or neighbour discovery get an
 # answer. All others are routed to the balancer.
 #on_link = []
+
+# Whether members' MAC addresses are asked for on the link, by ARP or neighbour discovery, where the state has none.
+# Where there is Neutron, it has them.
+#learn = false
 
 # Where the API listens.
 listen = "192.168.77.2:9512"

@@ -25,7 +25,10 @@ use crate::{
     store::{Store, StoreError},
 };
 
+mod learn;
 mod pair;
+
+pub use learn::Learned;
 use pair::Pair;
 
 /// Why a state was not taken.
@@ -80,6 +83,8 @@ struct Inner {
     holders: Option<Arc<Holders>>,
     tables: Tables,
     plane: DataPlane,
+    /// What neighbours say, where they are asked.
+    learned: Option<Learned>,
     /// Where the data plane goes once it has a state, in place of one that has.
     waits: Option<(Interface, Mode)>,
     writes: u64,
@@ -89,6 +94,17 @@ struct Inner {
 impl Engine {
     /// One with the state that `store` holds, in force when this returns.
     pub fn start(plane: DataPlane, checker: Checker, store: Store, book: Book) -> Result<Self, PutError> {
+        Self::start_learned(plane, checker, store, book, None)
+    }
+
+    /// As [`start`](Self::start); members whose MAC address a state does not tell have the one that is learned.
+    pub fn start_learned(
+        plane: DataPlane,
+        checker: Checker,
+        store: Store,
+        book: Book,
+        learned: Option<Learned>,
+    ) -> Result<Self, PutError> {
         let mut inner = Inner {
             state: None,
             settled: true,
@@ -98,6 +114,7 @@ impl Engine {
             holders: None,
             tables: Tables::recall(plane.memory()),
             plane,
+            learned,
             waits: None,
             writes: 0,
             states: 0,
@@ -229,6 +246,7 @@ type Plan = (Book, Tables, BTreeMap<Target, Health>);
 
 impl Inner {
     fn plan(&self, state: &State, presumed: bool) -> Result<Plan, Full> {
+        let state = &*self.completed(state);
         let took = if presumed { self.took(state) } else { BTreeSet::new() };
         let known = |target: Target| {
             let unknown = || Health { presumed: took.contains(&target), ..Health::default() };
@@ -265,7 +283,9 @@ impl Inner {
         health: BTreeMap<Target, Health>,
     ) -> Result<(), PutError> {
         self.settled = false;
-        self.writes += self.checker.know(&ways(&state))?;
+        let ways = ways(&self.completed(&state));
+        self.writes += self.checker.know(&ways)?;
+        self.ask(&state);
         self.state = Some(state);
         self.book = book;
         self.holders = None;
@@ -290,6 +310,7 @@ impl Inner {
         let Some(state) = &self.state else {
             return Ok(wire::StatusDocument { drops, unrecorded_flows, ..Default::default() });
         };
+        let state = &*self.completed(state);
         let port_drops = self.plane.port_drops()?;
         let drops_of = |vip, endpoint| {
             let named = |(reason, count): &(usize, u64)| {

@@ -12,6 +12,7 @@ pub mod link;
 pub mod maps;
 pub mod memory;
 pub mod metrics;
+pub mod neighbours;
 pub mod pins;
 pub mod plan;
 pub mod probe;

@@ -1,7 +1,7 @@
 //! `ake-xdp`: the balancer's program.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::IsTerminal as _,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -11,11 +11,11 @@ use std::{
 
 use ake_xdp::{
     config::{Config, EXAMPLE},
-    engine::Engine,
+    engine::{Engine, Learned},
     health::Checker,
-    link,
+    link::{self, Interface},
     maps::DataPlane,
-    metrics,
+    metrics, neighbours,
     pins::{self, Pins},
     plan::Book,
     probe::{self, Prober},
@@ -29,7 +29,7 @@ use lb_driver::vendor::xdp::wire;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing_subscriber::EnvFilter;
@@ -147,7 +147,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     probe::route(&interface).await?;
     let checker = checker.with(Prober::start(&interface, config.limits.members)?);
     let book = Book::new(config.limits, config.on_link.clone());
-    let engine = Arc::new(Engine::start(plane, checker, Store::new(&config.state), book)?);
+    let (asks, asked) = watch::channel(BTreeSet::new());
+    let learned = match config.learn {
+        // What is known is there before the data plane is: a restart takes no member away.
+        true => Some(Learned { macs: neighbours::known(&interface).await?, asks }),
+        false => None,
+    };
+    let store = Store::new(&config.state);
+    let engine = Arc::new(Engine::start_learned(plane, checker, store, book, learned)?);
     match engine.attach(&interface, config.mode)? {
         Some(mode) => tracing::info!(interface = %interface.name, mac = %interface.mac, ?mode, "attached"),
         None => tracing::warn!("no state is kept: the data plane that was left stays until one comes"),
@@ -161,6 +168,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     tasks.spawn(server::serve_local(local, server::router(engine.clone(), false), stop.clone()));
     tasks.spawn(server::serve_tls(listener, tls, server::router(engine.clone(), true), stop.clone()));
+    if config.learn {
+        tasks.spawn(learn(engine.clone(), interface, asked, stop.clone()));
+    }
     if let Some(pair) = config.pair {
         engine.pair();
         tasks.spawn(Peer::new(&pair)?.keep_told(engine.clone(), stop.clone()));
@@ -196,6 +206,30 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         tracing::warn!("requests were still open");
     }
     Ok(())
+}
+
+/// Takes in members' MAC addresses as neighbours tell them.
+async fn learn(
+    engine: Arc<Engine>,
+    interface: Interface,
+    asked: watch::Receiver<BTreeSet<IpAddr>>,
+    stop: CancellationToken,
+) {
+    let (tell, mut told) = watch::channel(BTreeMap::new());
+    let take_in = async {
+        while told.changed().await.is_ok() {
+            let (engine, macs) = (engine.clone(), told.borrow_and_update().clone());
+            match tokio::task::spawn_blocking(move || engine.learn(macs)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "members' MAC addresses"),
+                Err(error) => tracing::error!(%error, "members' MAC addresses"),
+            }
+        }
+    };
+    let (followed, ()) = tokio::join!(neighbours::follow(interface, asked, tell, stop), take_in);
+    if let Err(error) = followed {
+        tracing::error!(%error, "members' MAC addresses");
+    }
 }
 
 /// Is active while this host has one of the addresses.
