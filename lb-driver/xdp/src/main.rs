@@ -144,8 +144,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         DataPlane::resume(interface.mac, &config.limits, Pins::open(&config.pins)?, config.pair.is_some())?;
     let (reports, mut reported) = mpsc::unbounded_channel();
     let checker = Checker::new(config.check.clone(), reports).context("the client of HTTP checks")?;
-    probe::route(&interface).await?;
-    let checker = checker.with(Prober::start(&interface, config.limits.members)?);
+    let prober = match probe::route(&interface).await {
+        Ok(()) => Prober::start(&interface, config.limits.members),
+        Err(error) => Err(error),
+    };
+    let checker = match prober {
+        Ok(prober) => checker.with(prober),
+        // Linux before 6.6, most of the time. Such checks fail, and say why.
+        Err(error) => {
+            tracing::warn!(%error, "VIPs cannot be checked by way of members");
+            checker
+        }
+    };
     let book = Book::new(config.limits, config.on_link.clone());
     let (asks, asked) = watch::channel(BTreeSet::new());
     let learned = match config.learn {

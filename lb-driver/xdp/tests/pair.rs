@@ -170,3 +170,15 @@ fn a_failover_loses_no_flow_that_was_told() {
         drop(balancers);
     }
 }
+
+#[test]
+fn the_example_for_keepalived_is_one() {
+    // The program need not be installed here.
+    let example =
+        include_str!("../keepalived/keepalived.conf").replace("/usr/bin/ake-xdp alive", "/bin/true");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), example).unwrap();
+    let checked = Command::new("keepalived").arg("--config-test").arg("--use-file").arg(file.path()).output();
+    let checked = checked.unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
