@@ -20,10 +20,12 @@ use crate::{
 };
 
 mod counters;
+mod dual;
 mod security;
 mod service;
 
 pub use counters::Counters;
+pub use dual::dual_stack;
 pub use security::{metadata, spoofing};
 pub use service::{answers_from_vip, client_address, ending_worker, past_the_balancer, reachable, ring};
 

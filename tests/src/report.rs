@@ -73,6 +73,12 @@ impl Report {
         self.stages.iter().find(|(name, _)| name == stage).map(|(_, took)| took.as_secs_f64())
     }
 
+    /// Whether every proof so far holds.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.proofs.iter().all(|proof| proof.holds)
+    }
+
     /// Prints the table and the closing line; whether every proof holds.
     pub fn close(&mut self) -> bool {
         let failed = self.proofs.iter().filter(|p| !p.holds).count();

@@ -8,6 +8,7 @@ use clap::{Parser, builder::FalseyValueParser};
 use scenarios::{
     checkout,
     cluster::Cluster,
+    proofs,
     report::Report,
     tenant::{Tenant, Wish},
     upstream::{
@@ -93,6 +94,9 @@ fn run(arguments: &Arguments, found: bool, report: &mut Report) -> Result<bool> 
         scenarios::measure::ready(&cluster, arguments.workers as usize)?;
         Ok(cluster)
     })?;
+    if arguments.families.len() == 2 {
+        report.stage("Services of two families", |report| proofs::dual_stack(&cluster, report))?;
+    }
     let runner = Runner { cluster: &cluster, results };
     let verdicts =
         report.stage("Kubernetes' own tests", |report| specs(arguments, &suite, &runner, report))?;
@@ -194,5 +198,5 @@ fn close(
     }
     report.say(&format!("logs and JUnit files: {}", runner.results.display()));
     println!("\ne2e-{}: {passed} passed, {failed} failed, {skipped} skipped", arguments.suite);
-    failed == 0 && !fell
+    failed == 0 && !fell && report.holds()
 }
