@@ -37,8 +37,10 @@ impl Store {
             self.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let write = || {
             let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            serde_json::to_writer(&mut file, &translate::document(state))?;
-            file.write_all(b"\n")?;
+            // at once: a write for each word of a large state takes seconds
+            let mut text = serde_json::to_vec(&translate::document(state))?;
+            text.push(b'\n');
+            file.write_all(&text)?;
             file.as_file().sync_all()?;
             file.persist(&self.file).map_err(|error| error.error)?;
             File::open(folder)?.sync_all()
