@@ -29,7 +29,7 @@ e2e-loadbalancer: image  ## Kubernetes' own tests of load balancers; FOCUS=words
 	@cargo run --quiet -p scenarios --bin ake-e2e -- loadbalancer
 
 fuzz: setup  ## every fuzz target, FUZZ_SECONDS each (600 where nobody says it)
-	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} cargo test --quiet -p lb-driver -p ake-xdp -p ake-api -p cloud-provider --lib --tests \
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} cargo test --quiet -p lb-driver -p ake-xdp --tests \
 	  fuzz_ -- --nocapture --test-threads=1
 
 check: setup  ## the fast part of `test`: no lab
