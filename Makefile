@@ -1,6 +1,6 @@
 # `make demo` and `make test` are the two commands of the README; each installs what it needs first.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench e2e-loadbalancer fuzz check setup build image lab-down
+.PHONY: help demo test bench e2e-loadbalancer fuzz check setup build image lab-down e2e-bigip
 
 help:  ## what can be made
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -31,6 +31,9 @@ e2e-loadbalancer: image  ## Kubernetes' own tests of load balancers; FOCUS=words
 fuzz: setup  ## every fuzz target, FUZZ_SECONDS each (600 where nobody says it)
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} cargo test --quiet -p lb-driver -p ake-xdp --tests \
 	  fuzz_ -- --nocapture --test-threads=1
+
+e2e-bigip: setup  ## clients of others against the stand-in of a BIG-IP
+	@tools/e2e-bigip
 
 check: setup  ## the fast part of `test`: no lab
 	@tools/test --no-lab

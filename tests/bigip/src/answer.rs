@@ -68,6 +68,8 @@ pub(crate) struct Query {
     pub(crate) top: Option<usize>,
     pub(crate) skip: usize,
     pub(crate) expand: bool,
+    /// Lists in another order, and other ways to write the same.
+    pub(crate) other_form: bool,
 }
 
 impl Query {

@@ -124,3 +124,20 @@ pub(crate) fn folder(config: &Config, name: &str) -> (StatusCode, Value) {
     });
     (StatusCode::OK, shown)
 }
+
+/// The profiles of a virtual server, which are a collection of their own.
+pub(crate) fn profiles(config: &Config, path: &str) -> (StatusCode, Value) {
+    let Some((_, fields)) = config.of("ltm/virtual").find(|(own, _)| *own == path) else {
+        let refusal = Refusal::not_found("Virtual Server", path);
+        return (refusal.status, refusal.body());
+    };
+    let own = format!("ltm/virtual/{}/profiles", path.replace('/', "~"));
+    let mut items = fields.get("profiles").and_then(Value::as_array).cloned().unwrap_or_default();
+    for item in &mut items {
+        item["kind"] = "tm:ltm:virtual:profiles:profilesstate".into();
+        let name = item["fullPath"].as_str().unwrap_or_default().replace('/', "~");
+        item["selfLink"] = link(&format!("{own}/{name}")).into();
+    }
+    let kind = "tm:ltm:virtual:profiles:profilescollectionstate";
+    (StatusCode::OK, json!({"kind": kind, "selfLink": link(&own), "items": items}))
+}

@@ -200,7 +200,13 @@ impl Config {
             value[name] = field.clone();
         }
         match kind.path {
-            "ltm/pool" => self.show_members(path, &mut value, query, up),
+            "ltm/pool" => {
+                if let (true, Some(monitor)) = (query.other_form, value["monitor"].as_str()) {
+                    let reversed: Vec<&str> = monitor.trim().split(" and ").collect();
+                    value["monitor"] = reversed.into_iter().rev().collect::<Vec<_>>().join(" and ").into();
+                }
+                self.show_members(path, &mut value, query, up);
+            }
             "ltm/pool/members" => self.show_state(path, &mut value, up),
             "ltm/virtual" => show_virtual(path, &mut value, query),
             "ltm/node" if value["session"] == "user-enabled" && value["monitor"] != "default" => {
@@ -221,11 +227,14 @@ impl Config {
     ) -> Value {
         let whole = Query { select: None, ..query.clone() };
         let prefix = pool.map(|pool| format!("{pool} "));
-        let items = self
+        let mut items: Vec<Value> = self
             .of(kind.path)
             .filter(|(path, _)| prefix.as_ref().is_none_or(|prefix| path.starts_with(prefix)))
             .filter_map(|(path, _)| self.shown(kind, path, &whole, up))
             .collect();
+        if query.other_form {
+            items.reverse();
+        }
         let path = match pool {
             Some(pool) => format!("ltm/pool/{}/members", pool.replace('/', "~")),
             None => kind.path.to_owned(),

@@ -82,6 +82,9 @@ pub(crate) struct World {
     pub(crate) options: Options,
     pub(crate) units: Vec<Unit>,
     pub(crate) down: BTreeSet<String>,
+    pub(crate) other_form: bool,
+    /// Transactions that are executed before nobody is answered any more.
+    halt: Option<usize>,
 }
 
 /// A unit's handle: what it answers, and what a test does behind its back.
@@ -125,6 +128,30 @@ impl Device {
     /// No fault is left.
     pub fn heal(&self) {
         self.with(|unit| unit.faults.clear());
+        let world = &mut *self.lock();
+        (world.halt, world.other_form) = (None, false);
+    }
+
+    /// As it was on the day it was installed.
+    pub fn wipe(&self) {
+        self.heal();
+        self.with(|unit| {
+            unit.config = Config::new();
+            unit.saved = Config::new();
+            unit.tokens.expire();
+            unit.transactions.expire();
+        });
+        self.lock().down.clear();
+    }
+
+    /// So many transactions are executed, then nobody is answered.
+    pub fn halt_after(&self, transactions: usize) {
+        self.lock().halt = Some(transactions);
+    }
+
+    /// Lists come in another order, and what may be written in two ways is written in the other.
+    pub fn tell_in_other_forms(&self) {
+        self.lock().other_form = true;
     }
 
     /// Every token ends.
@@ -237,6 +264,11 @@ impl Device {
         let line = format!("{} {}", request.method, request.path);
         let unit = &mut world.units[self.unit];
         unit.log.push(line.clone());
+        match &mut world.halt {
+            Some(0) => return Reply::Lost,
+            Some(left) if line.starts_with("PATCH /mgmt/tm/transaction") => *left -= 1,
+            _ => {}
+        }
         match strike(&mut unit.faults, &line) {
             Some(Fault::Refuse { status, body }) => {
                 Reply::Answer(StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE), body)
@@ -270,5 +302,11 @@ fn world(options: Options, units: usize) -> Arc<Mutex<World>> {
         faults: Vec::new(),
         log: Vec::new(),
     };
-    Arc::new(Mutex::new(World { options, units: (0..units).map(unit).collect(), down: BTreeSet::new() }))
+    Arc::new(Mutex::new(World {
+        options,
+        units: (0..units).map(unit).collect(),
+        down: BTreeSet::new(),
+        other_form: false,
+        halt: None,
+    }))
 }

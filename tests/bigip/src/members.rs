@@ -83,11 +83,20 @@ impl Config {
         }
         let (prefix, whole) = (format!("{pool} "), Query::default());
         let Some(kind) = Kind::find("ltm/pool/members") else { return };
-        let items: Vec<Value> = self
+        let mut items: Vec<Value> = self
             .of("ltm/pool/members")
             .filter(|(key, _)| key.starts_with(&prefix))
             .filter_map(|(key, _)| self.shown(kind, key, &whole, up))
             .collect();
+        if query.other_form {
+            items.reverse();
+            for item in &mut items {
+                for field in ["name", "fullPath"] {
+                    let path = item[field].as_str().and_then(|path| path.strip_suffix('0'));
+                    item[field] = path.map_or(Value::Null, |path| format!("{path}any").into());
+                }
+            }
+        }
         if !items.is_empty() {
             value["membersReference"]["items"] = items.into();
         }

@@ -95,7 +95,10 @@ impl World {
             };
         }
         match Query::parse(&request.query) {
-            Ok(query) => self.show(me, path, &query, None),
+            Ok(query) => {
+                let query = Query { other_form: self.other_form, ..query };
+                self.show(me, path, &query, None)
+            }
             Err(refusal) => refused(&refusal),
         }
     }
@@ -105,6 +108,9 @@ impl World {
         let (config, down) = (&self.units[me].config, &self.down);
         let up = |address: &str| !down.contains(address);
         let Some((kind, pool, item)) = find(path) else {
+            if let ["ltm", "virtual", name, "profiles"] = path {
+                return cluster::profiles(config, &name.replace('~', "/"));
+            }
             if path.first() == Some(&"ltm") || path.first() == Some(&"apm") {
                 return cluster::empty(path);
             }
