@@ -1,5 +1,7 @@
 //! The operator's configuration: one TOML file.
 
+mod error;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -9,6 +11,9 @@ use std::{
 
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
+
+pub use error::ConfigError;
+use error::{read, value};
 
 use crate::{
     decide::{
@@ -23,39 +28,6 @@ pub const EXAMPLE: &str = include_str!("../example.toml");
 
 /// Where the configuration is unless said otherwise.
 pub const DEFAULT_PATH: &str = "/etc/ake/api.toml";
-
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A file cannot be read.
-    #[error("{key} = {path:?}: expected a file that can be read: {reason}")]
-    Unreadable {
-        /// The key that names it.
-        key: String,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        reason: String,
-    },
-    /// It is not TOML, or has a key that does not exist, or lacks one.
-    #[error("{}: {reason}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// Where and what.
-        reason: String,
-    },
-    /// A value cannot be used.
-    #[error("{key} = {value}: expected {expected}")]
-    Value {
-        /// Its key.
-        key: String,
-        /// The value.
-        value: String,
-        /// What it should be.
-        expected: String,
-    },
-}
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -442,18 +414,6 @@ fn canonical(key: &str, range: IpNetwork) -> Result<(), ConfigError> {
         return Ok(());
     }
     Err(value(key, range, format!("no bits behind the prefix: {}/{}", range.network(), range.prefix())))
-}
-
-fn value(key: &str, value: impl ToString, expected: impl ToString) -> ConfigError {
-    ConfigError::Value { key: key.to_owned(), value: value.to_string(), expected: expected.to_string() }
-}
-
-fn read(key: &str, path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|e| ConfigError::Unreadable {
-        key: key.to_owned(),
-        path: path.to_owned(),
-        reason: e.to_string(),
-    })
 }
 
 #[cfg(test)]
