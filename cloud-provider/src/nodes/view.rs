@@ -71,11 +71,13 @@ impl NodeView {
     /// The address that load balancers send to: IPv4 if it has one.
     #[must_use]
     pub fn internal_address(&self) -> Option<IpAddr> {
-        let internal = || {
-            let of_kind = self.addresses.iter().filter(|address| address.kind == "InternalIP");
-            of_kind.filter_map(|address| address.address.parse::<IpAddr>().ok())
-        };
-        internal().find(IpAddr::is_ipv4).or_else(|| internal().next())
+        self.internal_addresses().find(IpAddr::is_ipv4).or_else(|| self.internal_addresses().next())
+    }
+
+    /// Its own addresses, of both families.
+    pub fn internal_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let of_kind = self.addresses.iter().filter(|address| address.kind == "InternalIP");
+        of_kind.filter_map(|address| address.address.parse().ok())
     }
 
     /// Whether load balancers may send to it. As upstream: a value that is no boolean excludes.

@@ -1,5 +1,7 @@
 //! The sets of nodes behind Services, and how nodes are checked.
 
+use std::net::IpAddr;
+
 use ake_api_client::{Check, ClusterState, Family, MemberRequest, PoolRequest, Protocol};
 use ipnetwork::IpNetwork;
 
@@ -67,9 +69,10 @@ pub(super) fn want(
         if !is_staying(node, &wishes.node_selector) && is_member(world, &name, node_name) {
             wanted.leaving.insert((name.clone(), node_name.clone()), wishes.drain_seconds);
         }
-        if let (Standing::In | Standing::Leaving, Some(address)) = (standing, node.internal_address()) {
+        if let (Standing::In | Standing::Leaving, Some(address)) = (standing, address_of(world, draft, node))
+        {
             let draining = ending || standing == Standing::Leaving;
-            let port = world.port_of(node).map(|port| port.id.clone());
+            let port = world.port_with(node, address).map(|port| port.id.clone());
             members.push((node_name.clone(), MemberRequest { address, weight, draining, port }));
         }
     };
@@ -92,6 +95,20 @@ pub(super) fn want(
     let checks = checks(&world.state, service, wishes, health, family, address);
     wanted.pools.insert(name.clone(), PoolRequest { members, checks });
     name
+}
+
+/// The address that a node is checked at. kube-proxy serves a Service's own health port in the Service's families only.
+fn address_of(world: &World, draft: &Draft<'_>, node: &NodeView) -> Option<IpAddr> {
+    let is_v6 = draft.families.first() == Some(&Family::V6);
+    let can_be_asked = world.state.cluster.check_sources.iter().any(|source| source.is_ipv6() == is_v6);
+    let of_family = node.internal_addresses().find(|address| address.is_ipv6() == is_v6);
+    of_family
+        .filter(|address| {
+            draft.service.local
+                && can_be_asked
+                && (world.ports.is_empty() || world.port_with(node, *address).is_some())
+        })
+        .or_else(|| node.internal_address())
 }
 
 fn checks(

@@ -137,16 +137,22 @@ pub fn wanted(state: &ClusterState, wanted: &Wanted) -> WantedRules {
         }
     }
     let ours = wanted.pools.iter().filter(|(name, _)| names::is_pool_of_services(name));
-    for (name, check) in ours.flat_map(|(name, pool)| pool.checks.iter().map(move |check| (name, check))) {
+    let each = ours.flat_map(|(name, pool)| pool.checks.iter().map(move |check| (name, pool, check)));
+    for (name, pool, check) in each {
+        // A check comes from an address of the family that it goes to.
+        let families: BTreeSet<bool> = match &pool.members {
+            Some(members) if !members.is_empty() => {
+                members.values().map(|member| member.address.is_ipv6()).collect()
+            }
+            _ => wanted.node_families.clone(),
+        };
         let port = match check {
             Check::Tcp { port } | Check::Http { port, .. } => *port,
             // It is sent from where clients are let in, to where they are let in.
             Check::Vip { .. } => continue,
         };
-        for source in state.cluster.check_sources.iter().filter(|source| {
-            // A check comes from an address of the family that it goes to.
-            wanted.node_families.contains(&source.is_ipv6())
-        }) {
+        let sources = state.cluster.check_sources.iter();
+        for source in sources.filter(|source| families.contains(&source.is_ipv6())) {
             // Neutron takes no second rule for the same, whatever its description.
             let reason =
                 || Reason { description: HEALTH_CHECK, uid: names::owner(name).map(ToOwned::to_owned) };

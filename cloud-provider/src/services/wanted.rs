@@ -53,7 +53,12 @@ impl World {
     /// The port of a node that carries the address that load balancers send to.
     #[must_use]
     pub fn port_of(&self, node: &NodeView) -> Option<&ServerPort> {
-        let address = node.internal_address()?;
+        self.port_with(node, node.internal_address()?)
+    }
+
+    /// The port of a node that carries an address.
+    #[must_use]
+    pub fn port_with(&self, node: &NodeView, address: IpAddr) -> Option<&ServerPort> {
         self.ports.get(node.server_id()?)?.iter().find(|port| port.addresses.contains(&address))
     }
 }

@@ -14,7 +14,7 @@ use super::{
     model::{annotated, converge, key, service, world},
     shown,
 };
-use crate::cluster::Key;
+use crate::{cluster::Key, nodes::view::NodeAddress};
 
 fn dual_world() -> World {
     let mut world = world();
@@ -307,4 +307,33 @@ fn the_vip_itself_is_asked_where_checks_are_let_in() {
     let address = world.state.load_balancers["svc-u1"].address.clone();
     let pool = &world.state.pools["local-u1"];
     assert_eq!((pool.members.len(), pool.checks.contains(&vip(&address))), (2, true));
+}
+
+#[test]
+fn a_local_service_is_checked_in_its_own_family() {
+    let v6 = "fd00:77::20";
+    for (families, expected) in [
+        (vec![Family::V6], v6),
+        (vec![Family::V6, Family::V4], v6),
+        (vec![Family::V4, Family::V6], "192.168.77.20"),
+    ] {
+        let mut world = dual_world();
+        let node = world.nodes.get_mut("w0").unwrap();
+        node.addresses.push(NodeAddress { kind: "InternalIP".into(), address: v6.into() });
+        world.ports.get_mut("server-0").unwrap()[0].addresses.push(v6.parse().unwrap());
+        let mut local = service("u1");
+        (local.local, local.families) = (true, families);
+        world.services.insert(key("web"), local);
+        for family in [Family::V4, Family::V6] {
+            let on = BTreeMap::from([("w0".to_owned(), Endpoints { ready: 1, ending: 0 })]);
+            world.endpoints.insert((key("web"), family), on);
+        }
+        converge(&mut world);
+        let member = &world.state.pools["local-u1"].members["w0"];
+        assert_eq!(member.address.to_string(), expected);
+        let is_v6 = expected == v6;
+        let checks = world.rules.iter().flatten().filter(|rule| rule.spec.port_range_min == Some(30_000));
+        let admitted: Vec<_> = checks.map(|rule| rule.spec.ethertype == "IPv6").collect();
+        assert_eq!(admitted, [is_v6]);
+    }
 }
