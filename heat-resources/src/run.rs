@@ -311,7 +311,7 @@ mod tests {
             method: "PUT".parse().unwrap(),
             path: "/clusters/x".to_owned(),
             status: status.try_into().unwrap(),
-            problem: Problem { code: code.to_owned(), message: String::new(), field: None },
+            problem: Box::new(Problem { code: code.to_owned(), message: String::new(), field: None }),
             retry_after: retry_after.map(Duration::from_secs),
         })
     }
