@@ -28,7 +28,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 
 const INSIDE: &str = "AKE_INSTANCES_INSIDE";
 
-/// Runs this test again in a network namespace of its own.
+/// Runs this test again in namespaces of its own: of the network, and of the mounts that hold pinned maps.
 #[test]
 fn one_instance_writes_and_another_takes_over() {
     if std::env::var_os(INSIDE).is_some() {
@@ -36,7 +36,7 @@ fn one_instance_writes_and_another_takes_over() {
         return runtime.block_on(story());
     }
     let done = Command::new("unshare")
-        .args(["--net", "--"])
+        .args(["--net", "--mount", "--propagation", "private", "--"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "one_instance_writes_and_another_takes_over", "--nocapture"])
         .env(INSIDE, "1")
@@ -101,6 +101,7 @@ fn balancer(folder: &Path) -> Ended {
     let here = folder.display();
     let text = format!(
         "interface = \"eth0\"\nlisten = \"127.0.0.1:9512\"\nstate = \"{here}/state.json\"\nsocket = \"{here}/show.sock\"\n\
+         pins = \"{here}/pins\"\n\
          [tls]\ncertificate = \"{here}/own.crt\"\nkey = \"{here}/own.key\"\nclient_ca = \"{here}/ca.crt\"\n\
          [limits]\nflows = 1024\n"
     );
