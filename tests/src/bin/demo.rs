@@ -56,12 +56,16 @@ fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
     walk::path(&lab, report)
 }
 
-/// The transcript becomes the tutorial's second half.
+/// The transcript becomes the tutorial's second half; whose home it was made in is nobody's business.
 fn keep_transcript(report: &Report) -> Result<()> {
     let path = checkout().join("docs/tutorials/demo.md");
+    let home = std::env::var("HOME").unwrap_or_default();
+    let told = match home.trim_end_matches('/') {
+        "" => report.transcript().to_owned(),
+        home => report.transcript().replace(&format!("{home}/"), "~/"),
+    };
     let text = format!(
-        "# What `make demo` prints\n\nWritten by the command itself at its last whole run. The first column is the clock.\n\n```text\n{}```\n",
-        report.transcript()
+        "# What `make demo` prints\n\nWritten by the command itself at its last whole run. The first column is the clock.\n\n```text\n{told}```\n"
     );
     std::fs::write(&path, text).with_context(|| path.display().to_string())
 }
