@@ -32,12 +32,13 @@ impl Authenticator {
         Self { cloud, known: Mutex::new(Cache::new(entries)), lifetime }
     }
 
-    /// Who holds this token.
-    pub async fn caller(&self, token: &str) -> Result<Arc<Caller>, Refusal> {
-        let print: Fingerprint = Sha256::digest(token.as_bytes()).into();
-        if let Some(caller) = self.known.lock().ok().and_then(|known| known.get(&print, Instant::now())) {
-            return Ok(caller);
-        }
+    /// Who holds this token, where that is known.
+    pub fn remembered(&self, token: &str) -> Option<Arc<Caller>> {
+        self.known.lock().ok()?.get(&print(token), Instant::now())
+    }
+
+    /// Who holds this token, as Keystone says.
+    pub async fn ask(&self, token: &str) -> Result<Arc<Caller>, Refusal> {
         let refused = || {
             Refusal::new(
                 Kind::Unauthorized,
@@ -50,10 +51,14 @@ impl Authenticator {
         let left = Duration::try_from(left).map_err(|_| refused())?;
         let caller = Arc::new(caller(info)?);
         if let Ok(mut known) = self.known.lock() {
-            known.put(print, Arc::clone(&caller), Instant::now() + left.min(self.lifetime));
+            known.put(print(token), Arc::clone(&caller), Instant::now() + left.min(self.lifetime));
         }
         Ok(caller)
     }
+}
+
+fn print(token: &str) -> Fingerprint {
+    Sha256::digest(token.as_bytes()).into()
 }
 
 /// Reads what Keystone says.

@@ -1,41 +1,39 @@
 //! What is asked of OpenStack, as the service user.
 
+mod reservations;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::Mutex,
 };
 
 use ake_api_client::ClusterId;
-use ipnetwork::IpNetwork;
 use openstack_client::{
     CloudConfig, Error, SecretString, Session,
     config::{Auth, Identifier},
     networks,
-    ports::{self, AddressPair, Filter, FixedIp, NewPort, Port, PortUpdate},
+    ports::{self, AddressPair, Filter, Port, PortUpdate},
     subnets,
     tokens::{self, TokenInfo},
 };
 use tokio::sync::OnceCell;
 
 use crate::{
-    config::{Config, ConfigError, Vip},
+    config::{Config, ConfigError, Network, Vip},
     decide::{
         facts::{Facts, Needs, PortFact},
         pairs::Pair,
-        ranges::Span,
-        remains::{BlockPort, Description, NodePortRemains},
+        remains::NodePortRemains,
         wanted::ClusterRecord,
     },
     refusal::{Kind, Refusal},
-    store::BlockRecord,
 };
 
-/// What marks a Neutron port as the reservation of a VIP block. Nothing else is ever deleted.
-pub const BLOCK_OWNER: &str = "ake:vip-block";
+pub use reservations::{BLOCK_OWNER, RETAINED_OWNER, Reservation};
 
-/// More addresses than this are looked up by one listing of the project's ports.
-const SINGLE_LOOKUPS: usize = 4;
+/// More ports or addresses than this are looked up by one listing of the project's ports.
+pub const SINGLE_LOOKUPS: usize = 4;
 
 /// A port, with what a change of its address pairs needs.
 #[derive(Debug, Clone)]
@@ -46,17 +44,6 @@ pub struct NodePortFact {
     pub pairs: Vec<Pair>,
     /// What a change must be based on.
     pub revision: u64,
-}
-
-/// What came of an attempt to reserve a block.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reservation {
-    /// This port holds it.
-    Port(String),
-    /// There is no Neutron to reserve it in.
-    Plain,
-    /// Somebody else's port has an address of it.
-    Taken,
 }
 
 /// OpenStack, logged in to when it is first needed.
@@ -112,6 +99,11 @@ impl Cloud {
         self.keep("network", configured, ids.collect())
     }
 
+    /// The id of a network of the configuration; of one without Neutron, its name.
+    pub async fn configured(&self, network: &Network) -> Result<String, Refusal> {
+        if network.neutron { self.network_id(&network.network).await } else { Ok(network.network.clone()) }
+    }
+
     /// The ids of the network and the subnet that a VIP range is on; none of a plain range.
     pub async fn vip_ids(&self, vip: &Vip) -> Result<Option<(String, String)>, Refusal> {
         let (Some(network), Some(subnet)) = (&vip.network, &vip.subnet) else { return Ok(None) };
@@ -155,7 +147,8 @@ impl Cloud {
             network_id: Some(network.to_owned()),
             ..Filter::default()
         };
-        if needs.addresses.len() > SINGLE_LOOKUPS {
+        let listed = needs.addresses.len() > SINGLE_LOOKUPS || needs.ports.len() > SINGLE_LOOKUPS;
+        if listed {
             for port in self.list(&filter()).await? {
                 found.insert(port.id.clone(), fact(&port));
             }
@@ -166,7 +159,9 @@ impl Cloud {
                 }
             }
         }
-        for id in needs.ports.union(&needs.adopted).filter(|id| uuid::Uuid::parse_str(id).is_ok()) {
+        // What the project does not list on the network is not what is needed of the first kind.
+        let ports = needs.ports.iter().filter(|_| !listed);
+        for id in ports.chain(&needs.adopted).filter(|id| uuid::Uuid::parse_str(id).is_ok()) {
             if let Some(port) = self.node_port(id).await? {
                 found.insert(id.clone(), port.fact);
             }
@@ -201,7 +196,11 @@ impl Cloud {
     pub async fn write_pairs(&self, id: &str, revision: u64, pairs: &[Pair]) -> Result<bool, Refusal> {
         let pairs = pairs
             .iter()
-            .map(|pair| AddressPair { ip_address: pair.range, mac_address: Some(pair.mac.clone()) })
+            .map(|pair| AddressPair {
+                ip_address: pair.range,
+                bare: pair.bare,
+                mac_address: Some(pair.mac.clone()),
+            })
             .collect();
         let update = PortUpdate { allowed_address_pairs: Some(pairs), ..PortUpdate::default() };
         match ports::update(self.session().await?, id, Some(revision), &update).await {
@@ -245,84 +244,6 @@ impl Cloud {
         Ok(self.list(&filter).await?.iter().any(|tagged| tagged.id == port.id))
     }
 
-    /// Reserves a block by one port that has all its addresses, or finds the port that does already.
-    pub async fn reserve(
-        &self,
-        cluster: &ClusterRecord,
-        record: &BlockRecord,
-    ) -> Result<Reservation, Refusal> {
-        let own = self.list(&block_filter(cluster.id)).await?;
-        if let Some(port) = own.iter().find(|port| reserves(port, cluster.id, record.block)) {
-            return Ok(Reservation::Port(port.id.clone()));
-        }
-        let new = NewPort {
-            network_id: record.network.clone(),
-            name: format!("ake-{}-{}", cluster.name, record.block),
-            description: Description::text(cluster, record.block),
-            fixed_ips: Span::of(record.block)
-                .addresses()
-                .map(|ip_address| FixedIp { subnet_id: Some(record.subnet.clone()), ip_address })
-                .collect(),
-            device_id: cluster.id.to_string(),
-            device_owner: BLOCK_OWNER.to_owned(),
-            admin_state_up: Some(false),
-            port_security_enabled: Some(false),
-            ..NewPort::default()
-        };
-        match ports::create(self.session().await?, &new).await {
-            Ok(port) => Ok(Reservation::Port(port.id)),
-            Err(e) if e.fault().is_some_and(|fault| fault.starts_with("IpAddress")) => Ok(Reservation::Taken),
-            Err(e) if e.status().is_some_and(|status| status.as_u16() == 409) && e.is_conflict() => {
-                Ok(Reservation::Taken)
-            }
-            Err(e) => Err(Refusal::unavailable(format!("VIP block {}: {e}", record.block))),
-        }
-    }
-
-    /// Gives back all blocks of a cluster that Neutron has reserved: only ports that say that they are ours.
-    pub async fn release(&self, cluster: ClusterId) -> Result<usize, Refusal> {
-        let session = self.session().await?;
-        let mut released = 0;
-        for port in self.list(&block_filter(cluster)).await? {
-            if port.device_owner == BLOCK_OWNER && port.device_id == cluster.to_string() {
-                ports::delete(session, &port.id).await.map_err(|e| unavailable(&e))?;
-                released += 1;
-            }
-        }
-        Ok(released)
-    }
-
-    /// The blocks of a cluster that Neutron has reserved, of those given.
-    pub async fn reserved(
-        &self,
-        cluster: ClusterId,
-        blocks: &[IpNetwork],
-    ) -> Result<BTreeSet<IpNetwork>, Refusal> {
-        let ports = self.list(&block_filter(cluster)).await?;
-        Ok(blocks
-            .iter()
-            .filter(|block| ports.iter().any(|port| reserves(port, cluster, **block)))
-            .copied()
-            .collect())
-    }
-
-    /// All ports that reserve blocks, of any cluster.
-    pub async fn block_ports(&self) -> Result<Vec<BlockPort>, Refusal> {
-        let filter = Filter { device_owner: Some(BLOCK_OWNER.to_owned()), ..Filter::default() };
-        let ports = self.list(&filter).await?.into_iter().filter(|port| port.device_owner == BLOCK_OWNER);
-        let block = |port: Port| {
-            Some(BlockPort {
-                cluster: port.device_id.parse().ok()?,
-                addresses: port.addresses().collect(),
-                subnet: port.fixed_ips.first().and_then(|ip| ip.subnet_id.clone()).unwrap_or_default(),
-                description: Description::read(&port.description),
-                port: port.id,
-                network: port.network_id,
-            })
-        };
-        Ok(ports.filter_map(block).collect())
-    }
-
     /// The ports of a project on a network, with all that they may send.
     pub async fn node_port_remains(
         &self,
@@ -349,20 +270,6 @@ fn cluster_tag(cluster: ClusterId) -> String {
     format!("ake-cluster={cluster}")
 }
 
-fn block_filter(cluster: ClusterId) -> Filter {
-    Filter {
-        device_id: Some(cluster.to_string()),
-        device_owner: Some(BLOCK_OWNER.to_owned()),
-        ..Filter::default()
-    }
-}
-
-fn reserves(port: &Port, cluster: ClusterId, block: IpNetwork) -> bool {
-    port.device_owner == BLOCK_OWNER
-        && port.device_id == cluster.to_string()
-        && Span::of(block).addresses().all(|address| port.addresses().any(|has| has == address))
-}
-
 fn fact(port: &Port) -> PortFact {
     PortFact {
         id: port.id.clone(),
@@ -378,6 +285,7 @@ fn fact(port: &Port) -> PortFact {
 fn node_port(port: &Port) -> NodePortFact {
     let pairs = port.allowed_address_pairs.iter().map(|pair| Pair {
         range: pair.ip_address,
+        bare: pair.bare,
         mac: pair.mac_address.clone().unwrap_or_else(|| port.mac_address.clone()),
     });
     NodePortFact { fact: fact(port), pairs: pairs.collect(), revision: port.revision_number }

@@ -164,16 +164,13 @@ mod tests {
 
     fn record(id: u128, revision: u64) -> ClusterRecord {
         ClusterRecord {
-            id: ClusterId::from_u128(id),
-            name: "demo".into(),
-            project: "demo".into(),
-            network: "net-1".into(),
-            pod_range: "10.240.0.0/16".parse().unwrap(),
-            pod_range_v6: None,
-            blocks: vec![],
-            deleting: false,
             revision,
             lease_transitions: 3,
+            ..ClusterRecord::new(
+                ClusterId::from_u128(id),
+                ["demo", "demo", "net-1"],
+                "10.240.0.0/16".parse().unwrap(),
+            )
         }
     }
 

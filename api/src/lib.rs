@@ -14,6 +14,7 @@ pub mod http;
 pub mod metrics;
 pub mod rebuild;
 pub mod refusal;
+pub mod reload;
 pub mod serve;
 pub mod service;
 pub mod show;

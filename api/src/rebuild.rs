@@ -13,7 +13,7 @@ use lb_driver::{diff, driver::Driver, model::State};
 
 use crate::{
     cloud::Cloud,
-    config::{Config, Vip},
+    config::{Config, Network, Vip},
     decide::remains::{self, Found, PodPool, Remains},
     device::translate,
     refusal::Refusal,
@@ -26,6 +26,7 @@ const LOST: &[&str] = &[
     "which cluster an application credential belongs to: each is bound again to the first that it names",
     "counts of Lease transitions: until the leading controller writes, a deposed one could",
     "clusters that were being deleted: their stacks must be deleted again",
+    "which addresses are to outlive their clusters: stacks and Services say it again where they still ask for it",
 ];
 
 /// Why a database was not made anew. Nothing was written.
@@ -80,6 +81,9 @@ pub async fn rebuild(
     let state = newest(drivers, &mut out).await?;
     let remains = gather(config, cloud, state, pods).await.map_err(RebuildError::Cloud)?;
     say(&mut out, format_args!("Neutron has {} ports that reserve VIP blocks", remains.blocks.len()));
+    for one in &remains.retained {
+        say(&mut out, format_args!("address {} is retained by project {}", one.address, one.project));
+    }
     let mut found = Vec::new();
     for cluster in remains::clusters(&remains) {
         let one =
@@ -103,7 +107,7 @@ pub async fn rebuild(
         say(&mut out, format_args!("nothing is kept: this was a rehearsal"));
         return Ok(out);
     }
-    let version = store.restore(&found, held).await?;
+    let version = store.restore(&found, &remains.retained, held).await?;
     say(
         &mut out,
         format_args!(
@@ -147,10 +151,18 @@ async fn gather(
     state: State,
     pods: &BTreeMap<ClusterId, IpNetwork>,
 ) -> Result<Remains, Refusal> {
-    let blocks = cloud.block_ports().await?;
-    let mut remains = Remains { state, blocks, pods: pods.clone(), ..Remains::default() };
+    let (mut blocks, mut retained) = (Vec::new(), Vec::new());
+    if config.networks.iter().any(Network::uses_neutron) {
+        blocks = cloud.block_ports().await?;
+        retained = cloud.retained_ports().await?;
+    }
+    let mut remains = Remains { state, blocks, retained, pods: pods.clone(), ..Remains::default() };
+    let mut of_neutron: BTreeSet<String> = BTreeSet::new();
     for network in &config.networks {
-        let id = cloud.network_id(&network.network).await?;
+        let id = cloud.configured(network).await?;
+        if network.neutron {
+            of_neutron.insert(id.clone());
+        }
         remains.plain.extend(network.vips.iter().filter(|vip| vip.network.is_none()).map(Vip::range));
         let v6 = network.pod_pool_v6.zip(network.pod_prefix_v6);
         for (pool, prefix) in [Some((network.pod_pool, network.pod_prefix)), v6].into_iter().flatten() {
@@ -163,8 +175,7 @@ async fn gather(
     let projects: BTreeSet<String> = on_balancers.chain(described).collect();
     for project in projects {
         let mut ports = Vec::new();
-        let networks: BTreeSet<&String> = remains.pools.iter().map(|pool| &pool.network).collect();
-        for network in networks {
+        for network in &of_neutron {
             ports.extend(cloud.node_port_remains(&project, network).await?);
         }
         remains.ports.insert(project, ports);

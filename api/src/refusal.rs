@@ -26,6 +26,8 @@ pub enum Kind {
     Stale,
     /// The cluster is going away and takes nothing new.
     Deleting,
+    /// The writer speaks for another Kubernetes than the cluster's.
+    OtherKubernetes,
     /// Who the caller is could not be shown.
     Unauthorized,
     /// Something that is needed does not answer now; asking again can help.
@@ -55,6 +57,7 @@ impl Kind {
             Self::Deposed => "deposed",
             Self::Stale => "stale",
             Self::Deleting => "deleting",
+            Self::OtherKubernetes => "other-kubernetes",
             Self::Unauthorized => "unauthorized",
             Self::Unavailable => "unavailable",
             Self::Quota => "quota",
@@ -70,7 +73,7 @@ impl Kind {
     pub fn status(self) -> StatusCode {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Conflict | Self::Exhausted | Self::Deleting => StatusCode::CONFLICT,
+            Self::Conflict | Self::Exhausted | Self::Deleting | Self::OtherKubernetes => StatusCode::CONFLICT,
             Self::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Forbidden | Self::Quota => StatusCode::FORBIDDEN,
             Self::Deposed | Self::Stale => StatusCode::PRECONDITION_FAILED,

@@ -1,8 +1,9 @@
 //! Runs the service: listens, accepts, and ends in order.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use axum::{Router, extract::Request};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -10,9 +11,13 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
+use lb_driver::driver::Driver;
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{Service as _, ServiceExt};
@@ -21,10 +26,11 @@ use crate::{
     auth::Authenticator,
     cloud::Cloud,
     config::{Config, Tls},
-    device::{self, Devices, Election, Leadership, Reconciler},
+    device::{Devices, Election, Leadership, Orphans, Reconciler},
     feed::Feed,
-    http::{self, App, Audit, Peer},
+    http::{self, App, Audit, Limits, Peer},
     metrics::Metrics,
+    reload::{self, Reload},
     service::{Drift, Others, Service},
     store::Store,
 };
@@ -36,16 +42,28 @@ const NEXT_REQUEST: Duration = Duration::from_secs(75);
 /// How long requests at work may take when the service ends.
 const FAREWELL: Duration = Duration::from_secs(15);
 
-/// Runs until `stop`.
-pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+/// What the operator tells a running service.
+pub struct Signals {
+    /// End, in order.
+    pub stop: CancellationToken,
+    /// Read certificates and open the audit log anew.
+    pub reload: Arc<Notify>,
+}
+
+/// Runs until it is told to stop.
+pub async fn serve(config: Config, signals: Signals) -> anyhow::Result<()> {
+    let Signals { stop, reload } = signals;
     let config = Arc::new(config);
     let metrics = Metrics::new()?;
     let database = config.database()?;
     let store = Store::open(&database).await.with_context(|| format!("database = {database}"))?;
+    let store = store.with_quotas(config.quotas());
     let audit = Audit::open(&config.audit_log)
         .with_context(|| format!("audit_log = {}", config.audit_log.display()))?;
-    let acceptor = TlsAcceptor::from(Arc::new(tls(&config.tls)?));
-    let drivers = device::drivers(&config)?;
+    let tls = Arc::new(ArcSwap::from_pointee(tls(&config.tls)?));
+    let renewed = reload::renewed(&config)?;
+    let drivers: BTreeMap<String, Arc<dyn Driver>> =
+        renewed.iter().map(|(url, driver)| (url.clone(), Arc::clone(driver) as Arc<dyn Driver>)).collect();
     let cloud = Arc::new(Cloud::new(&config)?);
     let devices = Devices::default();
     let listener =
@@ -71,6 +89,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         period: config.period(),
         metrics: metrics.clone(),
         leadership: leadership.clone(),
+        orphans: Orphans::new(config.period(), config.orphan_budget),
     };
     if let Some(me) = post.clone() {
         let election = Election {
@@ -95,7 +114,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
     let others = Others { service: Arc::clone(&service) };
     tasks.spawn(others.run(stop.clone()));
     if let Some(listener) = metrics_listener {
-        let (router, stop) = (http::metrics_router(metrics.clone()), stop.clone());
+        let (router, stop) = (http::metrics_router(Arc::clone(&service)), stop.clone());
         tasks.spawn(async move {
             let served =
                 axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
@@ -111,9 +130,19 @@ pub async fn serve(config: Config, stop: CancellationToken) -> anyhow::Result<()
         keystone.token_cache_entries,
     );
     let feed = devices.feed().clone();
-    let router = http::router(Arc::new(App { service, authenticator, audit, metrics }));
+    let limits = Limits::new(&config.limits);
+    let app = Arc::new(App { service, authenticator, limits, audit, metrics });
+    let reload = Reload {
+        config: Arc::clone(&config),
+        tls: Arc::clone(&tls),
+        drivers: renewed,
+        app: Arc::clone(&app),
+        asked: reload,
+    };
+    tasks.spawn(to_the_last("the look at certificates", reload.run(stop.clone()), stop.clone()));
+    let router = http::router(app);
     tracing::info!(listen = %config.listen, version = env!("CARGO_PKG_VERSION"), "ake-api is here");
-    accept(listener, acceptor, router, feed, stop.clone()).await;
+    accept(listener, &tls, router, feed, stop.clone()).await;
     tasks.close();
     if tokio::time::timeout(FAREWELL, tasks.wait()).await.is_err() {
         tracing::warn!("some work did not end in time");
@@ -170,7 +199,7 @@ pub fn tls(files: &Tls) -> anyhow::Result<ServerConfig> {
 /// Takes connections until `stop`, then lets those at work end.
 async fn accept(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    tls: &ArcSwap<ServerConfig>,
     router: Router,
     feed: Feed,
     stop: CancellationToken,
@@ -188,7 +217,9 @@ async fn accept(
                 }
             },
         };
-        tokio::spawn(connection(stream, peer, acceptor.clone(), router.clone(), graceful.watcher()));
+        // a connection that stands keeps the certificate that it began with
+        let acceptor = TlsAcceptor::from(tls.load_full());
+        tokio::spawn(connection(stream, peer, acceptor, router.clone(), graceful.watcher()));
     }
     drop(listener);
     // those who wait for news would wait on

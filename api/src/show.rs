@@ -1,42 +1,52 @@
 //! `ake-api show`: whose VIP is this, and why is that member down.
 
-use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use ake_api_client::{ClusterState, Member};
 
 use crate::{
     config::Config,
+    decide::facts::Retained,
     device::{self, Seen, View},
     service::answers,
-    store::{Loaded, Store},
+    store::Store,
 };
 
 /// Answers the operator's question.
 pub async fn show(config: &Config, about: &str) -> anyhow::Result<String> {
     let store = Store::open_to_read(&config.database()?).await?;
     let (_, clusters) = store.load_all().await?;
+    let retained = store.retained(None).await?;
     let view = ask(config).await?;
     let states: Vec<ClusterState> =
         clusters.iter().map(|loaded| answers::state(loaded, &view, &config.device.check_sources)).collect();
-    text(about, &clusters, &states, &view)
+    text(about, &states, &retained, &view)
 }
 
 async fn ask(config: &Config) -> anyhow::Result<View> {
     let mut view = View::default();
-    for (url, driver) in device::drivers(config)? {
+    let drivers = device::drivers(config)?;
+    for (url, driver) in &drivers {
         let mut seen = Seen::default();
         match driver.read().await {
             Ok(state) => seen.state = Some(Arc::new(state)),
             Err(e) => seen.failure = Some(e.to_string()),
         }
         seen.status = driver.status().await.map(Arc::new).ok();
-        view.devices.insert(url, seen);
+        view.devices.insert(url.clone(), seen);
     }
+    device::close(&drivers).await;
     Ok(view)
 }
 
-fn text(about: &str, clusters: &[Loaded], states: &[ClusterState], view: &View) -> anyhow::Result<String> {
+fn text(about: &str, states: &[ClusterState], retained: &[Retained], view: &View) -> anyhow::Result<String> {
     let mut out = String::new();
+    let known: BTreeSet<String> = states.iter().map(|state| state.cluster.id.to_string()).collect();
     for (url, seen) in &view.devices {
         let version = seen.state.as_ref().map(|state| state.version.to_string());
         writeln!(
@@ -48,9 +58,15 @@ fn text(about: &str, clusters: &[Loaded], states: &[ClusterState], view: &View) 
                 (None, None) => "not asked".to_owned(),
             }
         )?;
+        for (cluster, objects) in seen.state.iter().flat_map(|state| device::unknown(state, &known)) {
+            writeln!(
+                out,
+                "  {objects} pools and load balancers of cluster {cluster}, which the database does not know"
+            )?;
+        }
     }
     if let Ok(vip) = about.parse::<IpAddr>() {
-        return Ok(out + &vip_text(vip, states)?);
+        return Ok(out + &vip_text(vip, states, retained)?);
     }
     let found: Vec<&ClusterState> = states
         .iter()
@@ -59,7 +75,7 @@ fn text(about: &str, clusters: &[Loaded], states: &[ClusterState], view: &View) 
     if found.is_empty() && about != "all" {
         anyhow::bail!(
             "{about}: expected the id or name of a cluster, a VIP, or all; {} clusters are registered",
-            clusters.len()
+            states.len()
         );
     }
     for state in &found {
@@ -68,14 +84,35 @@ fn text(about: &str, clusters: &[Loaded], states: &[ClusterState], view: &View) 
     if found.is_empty() {
         out += "no clusters are registered\n";
     }
+    for one in retained.iter().filter(|_| about == "all") {
+        out += &retained_text(one)?;
+    }
     Ok(out)
 }
 
-fn vip_text(vip: IpAddr, states: &[ClusterState]) -> anyhow::Result<String> {
+fn retained_text(one: &Retained) -> anyhow::Result<String> {
     let mut out = String::new();
+    writeln!(out, "{}: retained by project {}, was {}", one.address, one.project, one.name)?;
+    if let Some(about) = &one.about {
+        writeln!(out, "  {about}")?;
+    }
+    if one.going {
+        writeln!(out, "  given back, and about to go")?;
+    }
+    Ok(out)
+}
+
+fn vip_text(vip: IpAddr, states: &[ClusterState], retained: &[Retained]) -> anyhow::Result<String> {
+    let mut out = String::new();
+    if let Some(one) = retained.iter().find(|one| one.address == vip) {
+        out += &retained_text(one)?;
+    }
     let Some(state) = states.iter().find(|s| s.cluster.vip_blocks.iter().any(|block| block.contains(vip)))
     else {
-        anyhow::bail!("{vip}: it is in no cluster's VIP blocks");
+        if !out.is_empty() {
+            return Ok(out);
+        }
+        anyhow::bail!("{vip}: it is in no cluster's VIP blocks, and no project has retained it");
     };
     let cluster = &state.cluster;
     writeln!(out, "{vip}: cluster {} ({}) of project {}", cluster.name, cluster.id, cluster.project)?;
@@ -109,6 +146,9 @@ fn cluster_text(state: &ClusterState) -> anyhow::Result<String> {
     writeln!(out, "  pod range  {}", cluster.pod_range)?;
     if let Some(range) = cluster.pod_range_v6 {
         writeln!(out, "             {range}")?;
+    }
+    if let Some(uid) = cluster.kubernetes {
+        writeln!(out, "  Kubernetes {uid}")?;
     }
     writeln!(out, "  VIP blocks {}", blocks.join(", "))?;
     for (name, address) in &state.addresses {
@@ -170,7 +210,9 @@ fn members_text(out: &mut String, members: &BTreeMap<String, Member>) -> anyhow:
         writeln!(
             out,
             "      {name} {} {} weight {}{draining}: {health}",
-            member.address, member.mac, member.weight
+            member.address,
+            if member.mac.is_empty() { "(MAC address found by the balancer)" } else { &member.mac },
+            member.weight
         )?;
     }
     Ok(())

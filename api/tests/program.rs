@@ -1,19 +1,38 @@
 //! The program itself: it starts without a cloud, serves TLS, ends when asked, and names what is wrong.
 
 #[cfg(test)]
+mod common;
+#[cfg(test)]
+#[path = "../src/http/tests/imitation.rs"]
+#[allow(dead_code, reason = "a part of it does")]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail anywhere")]
+mod imitation;
+
+#[cfg(test)]
 mod program {
     use std::{
         path::Path,
-        process::{Child, Command, Output, Stdio},
-        time::{Duration, Instant},
+        process::{Command, Output},
+        sync::atomic::Ordering,
+        time::Duration,
     };
 
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
-    const PROGRAM: &str = env!("CARGO_BIN_EXE_ake-api");
+    use tokio::net::TcpStream;
+
+    use super::{
+        common::{Ended, PROGRAM, eventually, example, free_port, kept_in, serve},
+        imitation,
+    };
 
     /// A folder with certificates and a configuration that names a cloud and a balancer where nobody answers.
     fn site(folder: &Path, port: u16) -> String {
+        site_with(folder, port, "http://127.0.0.1:9")
+    }
+
+    /// The same with a cloud.
+    fn site_with(folder: &Path, port: u16, cloud: &str) -> String {
         let mut authority = CertificateParams::new(vec![]).unwrap();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
@@ -30,35 +49,67 @@ mod program {
         ] {
             std::fs::write(folder.join(name), text).unwrap();
         }
-        let here = format!("{}/", folder.display());
-        let example = Command::new(PROGRAM).arg("example-config").output().unwrap().stdout;
-        let text = String::from_utf8(example)
-            .unwrap()
-            .replace("0.0.0.0:9511", &format!("127.0.0.1:{port}"))
-            .replace("127.0.0.1:9510", "127.0.0.1:0")
-            .replace("http://192.0.2.2:5000/v3", "http://127.0.0.1:9/v3")
-            .replace("https://192.168.77.2:9512", "https://127.0.0.1:9");
-        ["/etc/ake/", "/var/lib/ake/", "/var/log/ake/"]
-            .iter()
-            .fold(text, |text, path| text.replace(path, &here))
+        let changes = [
+            ("0.0.0.0:9511", format!("127.0.0.1:{port}")),
+            ("127.0.0.1:9510", "127.0.0.1:0".to_owned()),
+            ("http://192.0.2.2:5000/v3", format!("{cloud}/v3")),
+            ("https://192.168.77.2:9512", "https://127.0.0.1:9".to_owned()),
+        ];
+        example(changes.into_iter().chain(kept_in(folder)))
     }
 
     fn run(arguments: &[&str], config: &Path) -> Output {
         Command::new(PROGRAM).args(arguments).arg("--config").arg(config).output().unwrap()
     }
 
-    fn free_port() -> u16 {
-        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    /// The program once it answers, a client that trusts it, and where it is.
+    async fn answers(folder: &Path, port: u16, config: &str) -> (Ended, reqwest::Client, String) {
+        let child = serve(folder, "api", config);
+        let ca = std::fs::read(folder.join("balancer-ca.crt")).unwrap();
+        let http = reqwest::Client::builder()
+            .add_root_certificate(reqwest::Certificate::from_pem(&ca).unwrap())
+            .timeout(Duration::from_secs(20))
+            .build()
+            .unwrap();
+        let url = format!("https://127.0.0.1:{port}");
+        eventually("it answers", async || {
+            http.get(format!("{url}/healthz")).send().await.ok().filter(|answer| answer.status() == 200)
+        })
+        .await;
+        (child, http, url)
     }
 
-    struct Ended(Child);
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_write_that_is_at_work_is_done_before_it_ends() {
+        let (cloud, neutron) = imitation::cloud().await;
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let config = site_with(folder.path(), port, &cloud.uri());
+        let (mut child, http, url) = answers(folder.path(), port, &config).await;
+        neutron.slow.store(true, Ordering::SeqCst);
+        let cluster = format!("{url}/v1/clusters/11111111-1111-1111-1111-111111111111");
+        let ask =
+            |request: reqwest::RequestBuilder| request.header("X-Auth-Token", "alice:demo:member").send();
+        let wish = serde_json::json!({"name": "demo", "network": "net-1"});
+        let write = tokio::spawn(ask(http.put(&cluster).json(&wish)));
+        eventually("the write is at work", async || neutron.waits.load(Ordering::SeqCst).then_some(())).await;
 
-    impl Drop for Ended {
-        fn drop(&mut self) {
-            // it may have ended already
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
+        child.signal("-TERM");
+        eventually("nobody new is let in", async || TcpStream::connect(("127.0.0.1", port)).await.err())
+            .await;
+        assert!(child.0.try_wait().unwrap().is_none() && !write.is_finished(), "it did not wait");
+        neutron.slow.store(false, Ordering::SeqCst);
+        let answer = write.await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200);
+        let made: serde_json::Value = answer.json().await.unwrap();
+        let status = eventually("it ends", async || child.0.try_wait().unwrap()).await;
+        assert!(status.success(), "{status}");
+        assert_eq!(neutron.reserved(), 2);
+
+        // and the next one has it
+        let (_child, http, _) = answers(folder.path(), port, &config).await;
+        let found: serde_json::Value = ask(http.get(&cluster)).await.unwrap().json().await.unwrap();
+        assert_eq!(found["cluster"]["vip_blocks"], made["cluster"]["vip_blocks"], "{found}");
     }
 
     #[tokio::test]
@@ -66,32 +117,12 @@ mod program {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         let config = folder.path().join("api.toml");
-        std::fs::write(&config, site(folder.path(), port)).unwrap();
+        let text = site(folder.path(), port);
+        std::fs::write(&config, &text).unwrap();
         let checked = run(&["check-config"], &config);
         assert!(checked.status.success(), "{checked:?}");
 
-        let child = Command::new(PROGRAM)
-            .args(["serve", "--config"])
-            .arg(&config)
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut child = Ended(child);
-        let ca = std::fs::read(folder.path().join("balancer-ca.crt")).unwrap();
-        let http = reqwest::Client::builder()
-            .add_root_certificate(reqwest::Certificate::from_pem(&ca).unwrap())
-            .timeout(Duration::from_secs(20))
-            .build()
-            .unwrap();
-        let url = format!("https://127.0.0.1:{port}");
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            match http.get(format!("{url}/healthz")).send().await {
-                Ok(answer) if answer.status() == 200 => break,
-                answer => assert!(Instant::now() < deadline, "{answer:?}"),
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let (mut child, http, url) = answers(folder.path(), port, &text).await;
         let versions: serde_json::Value = http.get(&url).send().await.unwrap().json().await.unwrap();
         assert_eq!(versions["versions"][0]["links"][0]["href"], format!("{url}/v1/"));
         let answer = http.get(format!("{url}/v1/clusters")).header("X-Auth-Token", "x").send().await.unwrap();
@@ -100,15 +131,8 @@ mod program {
         let message = problem["message"].as_str().unwrap();
         assert!(message.contains("127.0.0.1:9") && problem["code"] == "unavailable", "{message}");
 
-        let asked = Instant::now();
-        assert!(Command::new("kill").arg(child.0.id().to_string()).status().unwrap().success());
-        let status = loop {
-            if let Some(status) = child.0.try_wait().unwrap() {
-                break status;
-            }
-            assert!(asked.elapsed() < Duration::from_secs(20), "it does not end");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        };
+        child.signal("-TERM");
+        let status = eventually("it ends", async || child.0.try_wait().unwrap()).await;
         assert!(status.success(), "{status}");
     }
 

@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use ake_api_client::TokenSource;
+use ake_api_client::{KubernetesId, TokenSource};
 use openstack_client::{CloudConfig, Error, ExposeSecret, LoginError, Service, Session, call};
 
 use crate::metrics;
@@ -15,6 +15,8 @@ pub struct Cloud {
     pub api: ake_api_client::Client,
     /// The cluster's identity.
     pub cluster_id: uuid::Uuid,
+    /// Which Kubernetes this is: the UID of its namespace `kube-system`.
+    pub kubernetes: KubernetesId,
     /// Id of the cluster's security group, if its rules are ours to keep.
     pub security_group: Option<String>,
     /// The region that nodes are labelled with.
@@ -86,7 +88,11 @@ impl TokenSource for Tokens {
 
 impl Cloud {
     /// Logs in and finds ake-api.
-    pub async fn connect(config: &CloudConfig, cluster_id: uuid::Uuid) -> Result<Self, CloudError> {
+    pub async fn connect(
+        config: &CloudConfig,
+        cluster_id: uuid::Uuid,
+        kubernetes: KubernetesId,
+    ) -> Result<Self, CloudError> {
         let session = Session::connect_observed(config, Some(Arc::new(Calls))).await?;
         let url = match &config.ake.api_url {
             Some(url) => url.clone(),
@@ -104,6 +110,7 @@ impl Cloud {
         Ok(Self {
             api,
             cluster_id,
+            kubernetes,
             security_group: config.ake.security_group.clone(),
             region: config.region.clone(),
             session,

@@ -107,12 +107,12 @@ pub struct Flags {
     #[arg(long, env = "AKE_LOG")]
     pub log: Option<String>,
 
-    /// Flags of upstream that decide nothing here, so that a unit file can stay as it is.
+    /// Flags of upstream that decide next to nothing here, so that a unit file can stay as it is.
     #[command(flatten)]
     pub upstream: Upstream,
 }
 
-/// Flags of upstream that are taken and decide nothing.
+/// Flags of upstream that are taken; all but one decide nothing.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Upstream {
     /// Must be `openstack`.
@@ -124,9 +124,9 @@ pub struct Upstream {
     /// The controller manager of Kubernetes gives Nodes their ranges.
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
     pub allocate_node_cidrs: Option<String>,
-    /// The node agent keeps routes.
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
-    pub configure_cloud_routes: Option<String>,
+    /// Whether nodes' ports are to let through what pods send. Routes themselves are the node agent's.
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
+    pub configure_cloud_routes: Option<bool>,
     /// All Services are one round.
     #[arg(long, hide = true)]
     pub concurrent_service_syncs: Option<String>,
@@ -147,6 +147,35 @@ pub struct Upstream {
     pub leader_elect_resource_lock: Option<String>,
 }
 
+impl Upstream {
+    /// One line for each that was given and has no effect, with what is in its place.
+    fn warnings(&self) -> Vec<String> {
+        let metrics = "/metrics is for clients on this machine, and nothing else asks who they are";
+        [
+            ("cluster-cidr", &self.cluster_cidr, "ranges of pods are what Nodes say"),
+            (
+                "allocate-node-cidrs",
+                &self.allocate_node_cidrs,
+                "Nodes are given their ranges by kube-controller-manager",
+            ),
+            ("concurrent-service-syncs", &self.concurrent_service_syncs, "all Services are one round"),
+            ("concurrent-node-syncs", &self.concurrent_node_syncs, "all Nodes are one round"),
+            (
+                "use-service-account-credentials",
+                &self.use_service_account_credentials,
+                "all controllers are whom --kubeconfig names",
+            ),
+            ("authentication-kubeconfig", &self.authentication_kubeconfig, metrics),
+            ("authorization-kubeconfig", &self.authorization_kubeconfig, metrics),
+        ]
+        .into_iter()
+        .filter_map(|(flag, value, instead)| {
+            Some(format!("--{flag}={} has no effect here: {instead}", value.as_ref()?))
+        })
+        .collect()
+    }
+}
+
 impl Flags {
     /// Whether a controller shall run; by upstream's rule the last mention counts, then `*`.
     #[must_use]
@@ -159,6 +188,19 @@ impl Flags {
             }
         }
         self.controllers.iter().any(|entry| entry == "*")
+    }
+
+    /// Whether nodes' ports are to let through what pods send. They let through the VIPs in any case, without which no
+    /// load balancer works.
+    #[must_use]
+    pub fn routes(&self) -> bool {
+        self.upstream.configure_cloud_routes != Some(false)
+    }
+
+    /// What was given and has no effect, each with what is in its place.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.upstream.warnings()
     }
 
     /// Which Services are ours by their class.
@@ -209,6 +251,15 @@ fn controller(text: &str) -> Result<String, String> {
     Err(format!("expected '*', or, with or without a '-' before it, one of {}", names.join(", ")))
 }
 
+/// Yes or no in Go's words (strconv.ParseBool), as upstream's flags are read.
+fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
+}
+
 /// A time as Go writes it: `15s`, `5m`, `1h30m`, `250ms`.
 fn duration(text: &str) -> Result<Duration, String> {
     let expected = || "expected a time above zero, such as 15s, 5m or 1h30m".to_owned();
@@ -253,6 +304,35 @@ mod tests {
     }
 
     #[test]
+    fn what_has_an_effect_or_changes_nothing_is_not_warned_of() {
+        for list in [
+            &[][..],
+            &["--cloud-provider=openstack", "--leader-elect-resource-lock=leases"],
+            &["--configure-cloud-routes"],
+        ] {
+            let flags = flags(list).unwrap();
+            assert!(flags.routes() && flags.warnings().is_empty(), "{list:?}");
+        }
+    }
+
+    #[test]
+    fn yes_and_no_are_read_in_gos_words() {
+        let routes =
+            |word: &str| flags(&[&format!("--configure-cloud-routes={word}")]).map(|flags| flags.routes());
+        for (words, expected) in [
+            (["1", "t", "T", "true", "TRUE", "True"], true),
+            (["0", "f", "F", "false", "FALSE", "False"], false),
+        ] {
+            for word in words {
+                assert_eq!(routes(word).unwrap(), expected, "{word}");
+            }
+        }
+        for word in ["yes", "", "tRUE", "2"] {
+            assert!(routes(word).is_err(), "{word}");
+        }
+    }
+
+    #[test]
     fn times_are_read_as_go_writes_them() {
         for (text, seconds) in
             [("15s", 15.0), ("5m", 300.0), ("1h30m", 5400.0), ("5m0s", 300.0), ("250ms", 0.25)]
@@ -276,7 +356,15 @@ mod tests {
             "--v=1",
         ])
         .unwrap();
-        assert!(!flags.leader_elect);
+        assert!(!flags.leader_elect && !flags.routes());
+        assert_eq!(
+            flags.warnings(),
+            [
+                "--cluster-cidr=10.240.0.0/16 has no effect here: ranges of pods are what Nodes say",
+                "--allocate-node-cidrs=true has no effect here: Nodes are given their ranges by kube-controller-manager",
+                "--use-service-account-credentials=true has no effect here: all controllers are whom --kubeconfig names",
+            ]
+        );
         assert!(flags.filter().starts_with("info,"), "{}", flags.filter());
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::{
     core::v1::{Namespace, Node, Service},
     discovery::v1::EndpointSlice,
 };
-use openstack_client::CloudConfig;
+use openstack_client::{CloudConfig, config::ConfigError};
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +30,7 @@ use crate::{
 const LOGIN: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) };
 
 /// How often the cloud config is compared with the one that was read.
-const CONFIG_PERIOD: Duration = Duration::from_secs(10);
+const CONFIG_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long controllers may take to end.
 const ENDING: Duration = Duration::from_secs(20);
@@ -42,6 +42,7 @@ pub async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{}: {warning}", flags.cloud_config.display());
     }
+    flags.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let config_text = std::fs::read_to_string(&flags.cloud_config).unwrap_or_default();
     let cluster_id = config.ake.cluster_id.as_deref().map(|text| {
         text.parse::<uuid::Uuid>().map_err(|_| {
@@ -145,8 +146,8 @@ impl Manager {
             let work = volumes::controller::run(
                 self.cluster.clone(),
                 self.recorder.clone(),
-                cloud.session.clone(),
-                cloud.cluster_id,
+                self.leadership.clone(),
+                cloud.clone(),
                 ending.clone(),
             );
             running.spawn(async { work.await.context("volumes") });
@@ -164,11 +165,9 @@ impl Manager {
     /// Waits for the first complete view, and for a login.
     async fn cloud(&self, cluster_id: Option<uuid::Uuid>) -> anyhow::Result<Cloud> {
         anyhow::ensure!(self.views.ready().await, "a watch has ended");
-        let cluster_id = match cluster_id {
-            Some(id) => id,
-            None => identity(&self.cluster).await?,
-        };
-        Ok(log_in(&self.config, cluster_id, &self.views, &self.recorder).await)
+        let kubernetes = identity(&self.cluster).await?;
+        let cluster_id = cluster_id.unwrap_or(kubernetes);
+        Ok(log_in(&self.config, (cluster_id, kubernetes), &self.views, &self.recorder).await)
     }
 
     fn nodes(&self, cloud: &Arc<Cloud>) -> nodes::controller::Context {
@@ -197,6 +196,7 @@ impl Manager {
             news: self.news.clone(),
             drift_period: self.flags.drift_period,
             pairs: self.flags.runs("node-route-controller"),
+            routes: self.flags.routes(),
             dry_run: self.flags.dry_run,
         }
     }
@@ -256,19 +256,26 @@ async fn lead(
     }
 }
 
-/// Who the cluster is where nobody has said it.
+/// Which Kubernetes this is; and who the cluster is where nobody has said it.
 async fn identity(cluster: &Cluster) -> anyhow::Result<uuid::Uuid> {
-    let namespace = cluster.get::<Namespace>(None, "kube-system").await?;
+    let namespace = cluster.get::<Namespace>(None, "kube-system").await;
+    let namespace =
+        namespace.context("namespace kube-system, which the controller manager must be let read")?;
     let uid =
         namespace.and_then(|namespace| namespace.metadata.uid).context("namespace kube-system has no UID")?;
     uid.parse().with_context(|| format!("UID {uid:?} of namespace kube-system: expected a UUID"))
 }
 
 /// Tries until there is a login, and says why there is none on whatever waits for one.
-async fn log_in(config: &CloudConfig, cluster_id: uuid::Uuid, views: &Views, recorder: &Recorder) -> Cloud {
+async fn log_in(
+    config: &CloudConfig,
+    (cluster_id, kubernetes): (uuid::Uuid, uuid::Uuid),
+    views: &Views,
+    recorder: &Recorder,
+) -> Cloud {
     let mut failures = 0;
     loop {
-        let error = match Cloud::connect(config, cluster_id).await {
+        let error = match Cloud::connect(config, cluster_id, kubernetes).await {
             Ok(cloud) => return cloud,
             Err(error) => error,
         };
@@ -293,16 +300,52 @@ async fn log_in(config: &CloudConfig, cluster_id: uuid::Uuid, views: &Views, rec
 
 /// Returns once the file says something else that can be read.
 async fn changed(path: &Path, text: &str) {
+    let mut seen = text.to_owned();
     loop {
         tokio::time::sleep(CONFIG_PERIOD).await;
-        match tokio::fs::read_to_string(path).await {
-            Ok(now) if now != text => match CloudConfig::parse(&now) {
-                Ok(_) => return,
-                Err(error) => {
-                    tracing::error!(%error, "{} has changed, and cannot be used: still with the old one", path.display())
-                }
-            },
-            _ => {}
+        let Ok(now) = tokio::fs::read_to_string(path).await else { continue };
+        match look(text, &mut seen, now) {
+            Some(Ok(())) => return,
+            Some(Err(error)) => {
+                tracing::error!(%error, "{} has changed, and cannot be used: still with the old one", path.display());
+            }
+            None => {}
+        }
+    }
+}
+
+/// Whether what a cloud config says `now` can be used in place of the `text` that is in use; none where it is that one, or
+/// was `seen` at the look before.
+fn look(text: &str, seen: &mut String, now: String) -> Option<Result<(), ConfigError>> {
+    if now == *seen {
+        return None;
+    }
+    seen.clone_from(&now);
+    (now != text).then(|| CloudConfig::parse(&now).map(drop))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cloud_config_that_cannot_be_used_is_told_once_each_time_that_it_is_another() {
+        let good = "[Global]\nauth-url = http://keystone:5000/v3\napplication-credential-id = a\n\
+            application-credential-secret = s\n";
+        let renewed = good.replace("id = a", "id = b");
+        let (bad, worse) = (good.replace("auth-url", "auth-ulr"), good.replace("[Global]", "[Gobal]"));
+        let mut seen = good.to_owned();
+        for (now, told) in [
+            (good, None),
+            (&bad, Some(false)),
+            (&bad, None),
+            (&worse, Some(false)),
+            (&worse, None),
+            (good, None),
+            (&bad, Some(false)),
+            (&renewed, Some(true)),
+        ] {
+            assert_eq!(look(good, &mut seen, now.to_owned()).map(|read| read.is_ok()), told, "{now}");
         }
     }
 }

@@ -81,8 +81,8 @@ pub async fn serve(flags: &Flags, health: Health) -> Result<(), ServeError> {
         .await
         .map_err(|e| ServeError::Listen { address, reason: e.to_string() })?;
     let router = Router::new()
-        .route("/healthz", get(|| async { "ok" }))
-        .route("/livez", get(|| async { "ok" }))
+        .route("/healthz", get(async || alive("healthz")))
+        .route("/livez", get(async || alive("livez")))
         .route("/readyz", get(ready))
         .route("/metrics", get(show_metrics))
         .with_state(health);
@@ -110,8 +110,15 @@ pub async fn serve(flags: &Flags, health: Health) -> Result<(), ServeError> {
     Ok(())
 }
 
+fn alive(kind: &str) -> &'static str {
+    metrics::health_checked(kind, true);
+    "ok"
+}
+
 async fn ready(State(health): State<Health>) -> (StatusCode, &'static str) {
-    if health.ready.load(Ordering::Acquire) {
+    let ready = health.ready.load(Ordering::Acquire);
+    metrics::health_checked("readyz", ready);
+    if ready {
         (StatusCode::OK, "ok")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "waiting for the Lease or for the cloud")

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod apiserver;
+mod cloud;
+mod faults;
 
 use std::time::{Duration, Instant};
 
@@ -81,6 +83,10 @@ fn the_policy_refuses_what_is_newly_wrong_and_nothing_else(server: &ApiServer) {
         ("ake.dev/share-with", "other"),
         ("loadbalancer.openstack.org/node-selector", "a=b,=c"),
     ];
+    let shared = [
+        json!({"ake.dev/share": "web", "ake.dev/retain-address": "Project"}),
+        json!({"ake.dev/share": "web", "loadbalancer.openstack.org/keep-floatingip": "true"}),
+    ];
     // Made before there was a policy.
     server.apply(&service("old", &json!({"ake.dev/health-check": "http"})).to_string()).unwrap();
     let held = json!({"metadata": {"finalizers": ["example.org/held"]}}).to_string();
@@ -100,9 +106,16 @@ fn the_policy_refuses_what_is_newly_wrong_and_nothing_else(server: &ApiServer) {
         let refusal = server.apply(&service("wrong", &json!({name: value})).to_string()).unwrap_err();
         assert!(refusal.contains("expected") && refusal.contains("services.ake.dev"), "{name}: {refusal}");
     }
+    for both in shared {
+        let refusal = server.apply(&service("wrong", &both).to_string()).unwrap_err();
+        assert!(refusal.contains("together with ake.dev/share"), "{refusal}");
+    }
+    let kept =
+        json!({"ake.dev/retain-address": "project", "loadbalancer.openstack.org/keep-floatingip": "true"});
+    server.apply(&service("kept", &kept).to_string()).unwrap();
     let right = json!({
         "ake.dev/address": "203.0.113.20, 2001:db8::1", "ake.dev/range": "203.0.113.0/24", "ake.dev/share": "web",
-        "ake.dev/share-with": "*", "ake.dev/drain-seconds": "90", "ake.dev/health-check": "vip",
+        "ake.dev/share-with": "*", "ake.dev/drain-seconds": "90", "ake.dev/health-check": "vip", "ake.dev/retain-address": "false",
         "loadbalancer.openstack.org/proxy-protocol": "False", "loadbalancer.openstack.org/node-selector": "a=b,c",
         "loadbalancer.openstack.org/keep-floatingip": "true", "example.org/other": "v2",
     });

@@ -1,6 +1,10 @@
 //! What a device must be able to do.
 
-use std::{collections::BTreeMap, pin::Pin, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::Pin,
+    time::Duration,
+};
 
 use crate::{
     diff::Change,
@@ -12,17 +16,23 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, DriverError>> + S
 
 /// A device, or a pair of them that is managed as one.
 ///
-/// Observe with [`read`](Driver::read), [`fit`](crate::fit::fit) what is wanted to the device, plan with
+/// Observe with [`read`](Driver::read), [`fit`](crate::fit::fit_to) what is wanted to the device, plan with
 /// [`diff`](crate::diff::diff), act with [`apply`](Driver::apply) unless the plan is empty. After an error of any
 /// call the same begins anew, with the same driver or another one; [`conformance`](crate::conformance) tries it.
 ///
 /// A session that the device ended is begun again within the call, without an error.
 pub trait Driver: Send + Sync {
-    /// What the device can do; asked once, without IO.
+    /// What the device can do, without IO; asked after each [`read`](Driver::read), which may find out.
     fn capabilities(&self) -> Capabilities;
 
     /// What the device has of ours. Objects of others are never part of it.
     fn read(&self) -> Answer<'_, State>;
+
+    /// What keeps parts of `wanted` off the device as it was [`read`](Driver::read) last, and no capability says.
+    /// Without IO.
+    fn obstacles(&self, _wanted: &State) -> Obstacles {
+        Obstacles::default()
+    }
 
     /// Takes the device from what [`read`](Driver::read) gave to `wanted`. A device that takes whole states
     /// needs no more than `wanted`; one that is changed step by step follows `changes` in their order.
@@ -103,6 +113,24 @@ impl Capabilities {
     };
 }
 
+/// What keeps load balancers and pools off a device, in words for those who want them: objects of others in the way,
+/// names and values that it does not take.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Obstacles {
+    /// By load balancer.
+    pub load_balancers: BTreeMap<Owner, BTreeSet<String>>,
+    /// By pool; they are in the way of the load balancers on it.
+    pub pools: BTreeMap<Owner, BTreeSet<String>>,
+}
+
+impl Obstacles {
+    /// One of them.
+    pub fn first(&self) -> Option<&str> {
+        let all = self.load_balancers.values().chain(self.pools.values());
+        all.flatten().next().map(String::as_str)
+    }
+}
+
 /// Ways to check members that a device knows; see [`Check`](crate::model::Check).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckKinds {
@@ -139,6 +167,8 @@ pub struct Status {
     pub mark: Option<u64>,
     /// The state it holds, if any.
     pub version: Option<Version>,
+    /// Of one of several: whether clients' packets are sent to it, as far as it knows.
+    pub active: Option<bool>,
     /// Health and shares, by pool.
     pub pools: BTreeMap<Owner, PoolStatus>,
     /// Traffic, by load balancer and port.
@@ -214,6 +244,14 @@ pub enum DriverError {
         device: String,
         /// In its words.
         reason: String,
+    },
+    /// The device refused what is of some projects, and has the rest.
+    #[error("{device}: refused: {}", reasons.values().cloned().collect::<Vec<_>>().join("; "))]
+    RefusedInPart {
+        /// The device's URL.
+        device: String,
+        /// In its words, by project.
+        reasons: BTreeMap<String, String>,
     },
     /// The device failed; it may serve later.
     #[error("{device}: failed: {reason}")]

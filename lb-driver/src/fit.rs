@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    driver::{Capabilities, Limits, MemberStatus, Status},
+    driver::{Capabilities, Driver, Limits, MemberStatus, Obstacles, Status},
     model::{Affinity, Check, Endpoint, LoadBalancer, Member, Owner, Pool, Protocol, State},
 };
 
@@ -50,6 +50,8 @@ pub enum Reason {
     Full(&'static str, usize),
     /// The pool of a port is not wanted, or has no name on this device.
     Pool(Endpoint, Owner),
+    /// Something is in the way, in the driver's words.
+    Obstacle(String),
 }
 
 impl fmt::Display for Reason {
@@ -75,6 +77,7 @@ impl fmt::Display for Reason {
             Self::Checks(pool, most) => write!(f, "pool {pool}: checks: the balancer takes at most {most}"),
             Self::Full(what, most) => write!(f, "the balancer is full: it takes at most {most} {what}"),
             Self::Pool(endpoint, pool) => write!(f, "listener {endpoint}: there is no pool {pool}"),
+            Self::Obstacle(obstacle) => f.write_str(obstacle),
         }
     }
 }
@@ -85,8 +88,20 @@ impl fmt::Display for Reason {
 /// nothing. Where room is short, load balancers that the device holds already (`held`) stay before others come.
 /// A pool that no listener uses comes last, and only where it can.
 pub fn fit(wanted: &State, capabilities: &Capabilities, held: &State) -> Fitted {
-    let pools: BTreeMap<&Owner, FittedPool> =
-        wanted.pools.iter().map(|(owner, pool)| (owner, fit_pool(owner, pool, capabilities))).collect();
+    fit_around(wanted, capabilities, &Obstacles::default(), held)
+}
+
+/// What a device can hold of `wanted`, as it was read last (`held`).
+pub fn fit_to(driver: &dyn Driver, wanted: &State, held: &State) -> Fitted {
+    fit_around(wanted, &driver.capabilities(), &driver.obstacles(wanted), held)
+}
+
+fn fit_around(wanted: &State, capabilities: &Capabilities, obstacles: &Obstacles, held: &State) -> Fitted {
+    let pools: BTreeMap<&Owner, FittedPool> = wanted
+        .pools
+        .iter()
+        .map(|(owner, pool)| (owner, fit_pool(owner, pool, capabilities, obstacles)))
+        .collect();
     let mut fitted =
         Fitted { state: State { version: wanted.version, ..State::default() }, ..Fitted::default() };
     let mut room = Room::default();
@@ -94,7 +109,8 @@ pub fn fit(wanted: &State, capabilities: &Capabilities, held: &State) -> Fitted 
     let (before, after): (Vec<_>, Vec<_>) =
         wanted.load_balancers.iter().partition(|(owner, _)| is_held(owner));
     for (owner, balancer) in before.into_iter().chain(after) {
-        if let Err(reasons) = fitted.take(owner, balancer, &pools, capabilities, &mut room) {
+        let own = own_reasons(owner, balancer, capabilities, obstacles);
+        if let Err(reasons) = fitted.take(owner, balancer, own, &pools, capabilities, &mut room) {
             fitted.refused.insert(owner.clone(), reasons);
         }
     }
@@ -137,11 +153,11 @@ impl Fitted {
         &mut self,
         owner: &Owner,
         balancer: &LoadBalancer,
+        mut reasons: BTreeSet<Reason>,
         pools: &BTreeMap<&Owner, FittedPool>,
         capabilities: &Capabilities,
         room: &mut Room,
     ) -> Result<(), Vec<Reason>> {
-        let mut reasons = own_reasons(balancer, capabilities);
         let mut needed = BTreeMap::new();
         for (endpoint, wanted) in &balancer.listeners {
             match (pools.get(wanted), place(owner, *endpoint, wanted, capabilities)) {
@@ -208,8 +224,14 @@ impl Fitted {
 }
 
 /// What keeps a device from a load balancer, whatever its pools.
-fn own_reasons(balancer: &LoadBalancer, capabilities: &Capabilities) -> BTreeSet<Reason> {
-    let mut reasons = BTreeSet::new();
+fn own_reasons(
+    owner: &Owner,
+    balancer: &LoadBalancer,
+    capabilities: &Capabilities,
+    obstacles: &Obstacles,
+) -> BTreeSet<Reason> {
+    let said = obstacles.load_balancers.get(owner).into_iter().flatten();
+    let mut reasons: BTreeSet<Reason> = said.cloned().map(Reason::Obstacle).collect();
     if balancer.vip.is_ipv6() && !capabilities.ipv6 {
         reasons.insert(Reason::Ipv6(balancer.vip));
     }
@@ -233,8 +255,9 @@ struct FittedPool {
     reasons: Vec<Reason>,
 }
 
-fn fit_pool(owner: &Owner, wanted: &Pool, capabilities: &Capabilities) -> FittedPool {
-    let mut fitted = FittedPool { pool: wanted.clone(), cut: BTreeSet::new(), reasons: Vec::new() };
+fn fit_pool(owner: &Owner, wanted: &Pool, capabilities: &Capabilities, obstacles: &Obstacles) -> FittedPool {
+    let said = obstacles.pools.get(owner).into_iter().flatten().cloned().map(Reason::Obstacle);
+    let mut fitted = FittedPool { pool: wanted.clone(), cut: BTreeSet::new(), reasons: said.collect() };
     let members = &mut fitted.pool.members;
     if !capabilities.ipv6 {
         let six = members.values().map(|member| member.address).find(IpAddr::is_ipv6);

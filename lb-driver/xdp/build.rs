@@ -6,13 +6,26 @@ use std::{
 };
 
 /// What a process must know of flows and counters to take those of another one over.
-const SURVIVING: [&str; 5] = ["flow_key", "flow", "traffic", "listener_key", "port_drop_key"];
+const SURVIVING: [&str; 7] =
+    ["flow_key", "flow", "bucket", "bucket_keys", "traffic", "listener_key", "port_drop_key"];
+
+/// Its loads stay in order, and so do its stores, which bpf/flows.h needs.
+const ORDERED: &str = "x86_64";
 
 fn main() {
-    match fs::read_to_string("bpf/layout.h").map_err(|error| error.to_string()).and_then(|text| layout(&text))
-    {
+    let processor = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    if processor != ORDERED {
+        return println!(
+            "cargo::error=ake-xdp for {processor}: expected {ORDERED}: its flow table relies on that one's order \
+             of loads and of stores"
+        );
+    }
+    // where a flow stands in its table, and what it is called there, is as good as a structure
+    let read = |file| fs::read_to_string(file).map_err(|error| format!("{file}: {error}"));
+    let layout = read("bpf/layout.h").and_then(|structures| layout(&structures, &read("bpf/print.h")?));
+    match layout {
         Ok(layout) => println!("cargo::rustc-env=AKE_XDP_LAYOUT={layout:016x}"),
-        Err(error) => return println!("cargo::error=bpf/layout.h: {error}"),
+        Err(error) => return println!("cargo::error={error}"),
     }
     println!("cargo::rerun-if-changed=bpf");
     println!("cargo::rerun-if-env-changed=BPF_CLANG");
@@ -58,20 +71,26 @@ fn compile(source: &str, object: &Path) -> Result<(), Vec<String>> {
     )])
 }
 
-/// A number of the structures that survive: the same for the same text, comments and white space aside.
-fn layout(header: &str) -> Result<u64, String> {
+/// A number of the structures that survive, and of the rules for prints: the same for the same text, comments and white
+/// space aside.
+fn layout(header: &str, prints: &str) -> Result<u64, String> {
     let mut hasher = DefaultHasher::new();
     for name in SURVIVING {
         let begin = format!("\nstruct {name} {{");
         let (_, rest) = header.split_once(&begin).ok_or_else(|| format!("no struct {name}"))?;
         let (body, _) = rest.split_once("\n}").ok_or_else(|| format!("struct {name} has no end"))?;
-        let mut code = String::from(body);
-        while let Some((before, comment)) = code.split_once("/*") {
-            let (_, after) = comment.split_once("*/").ok_or_else(|| format!("a comment in struct {name}"))?;
-            code = format!("{before}{after}");
-        }
-        let words: Vec<&str> = code.split_whitespace().collect();
-        hasher.write(format!("{name} {}", words.join(" ")).as_bytes());
+        hasher.write(format!("{name} {}", bare(body)?).as_bytes());
     }
+    hasher.write(bare(prints)?.as_bytes());
     Ok(hasher.finish())
+}
+
+/// Code without comments, its words one space apart.
+fn bare(code: &str) -> Result<String, String> {
+    let mut code = String::from(code);
+    while let Some((before, comment)) = code.split_once("/*") {
+        let (_, after) = comment.split_once("*/").ok_or("a comment without an end")?;
+        code = format!("{before}{after}");
+    }
+    Ok(code.split_whitespace().collect::<Vec<_>>().join(" "))
 }

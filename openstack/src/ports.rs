@@ -73,12 +73,48 @@ pub struct FixedIp {
 
 /// Something that a port may send and receive besides its own address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "WrittenPair", into = "WrittenPair")]
 pub struct AddressPair {
     /// An address or a range.
     pub ip_address: IpNetwork,
+    /// Whether an address is written without a prefix length. Neutron keeps and shows it as it was written, and takes the two
+    /// for different ones.
+    pub bare: bool,
     /// The port's own, if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac_address: Option<String>,
+}
+
+/// The same, in Neutron's words.
+#[derive(Serialize, Deserialize)]
+struct WrittenPair {
+    ip_address: Written,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mac_address: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Address(IpAddr),
+    Range(IpNetwork),
+}
+
+impl From<WrittenPair> for AddressPair {
+    fn from(written: WrittenPair) -> Self {
+        let (ip_address, bare) = match written.ip_address {
+            Written::Address(address) => (address.into(), true),
+            Written::Range(range) => (range, false),
+        };
+        Self { ip_address, bare, mac_address: written.mac_address }
+    }
+}
+
+impl From<AddressPair> for WrittenPair {
+    fn from(pair: AddressPair) -> Self {
+        let ip_address =
+            if pair.bare { Written::Address(pair.ip_address.ip()) } else { Written::Range(pair.ip_address) };
+        Self { ip_address, mac_address: pair.mac_address }
+    }
 }
 
 /// Which ports to list.
@@ -148,6 +184,12 @@ pub struct PortUpdate {
     /// All its addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fixed_ips: Option<Vec<FixedIp>>,
+    /// The thing that it is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<String>,
+    /// What kind of thing that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_owner: Option<String>,
 }
 
 /// One port.
@@ -235,14 +277,17 @@ mod tests {
 
     #[test]
     fn a_port_as_neutron_writes_it() {
+        let pairs = json!([{"ip_address": "10.240.1.0/24", "mac_address": "fa:16:3e:00:00:01"},
+                           {"ip_address": "203.0.113.17", "mac_address": "fa:16:3e:00:00:01"},
+                           {"ip_address": "203.0.113.18/32"}]);
         let port: Port = serde_json::from_value(json!({
             "id": "p", "network_id": "n", "fixed_ips": [{"subnet_id": "s", "ip_address": "192.168.77.20"}],
-            "allowed_address_pairs": [{"mac_address": "fa:16:3e:00:00:01", "ip_address": "10.240.1.0/24"},
-                                      {"mac_address": "fa:16:3e:00:00:01", "ip_address": "203.0.113.17"}],
+            "allowed_address_pairs": pairs,
             "revision_number": 7, "binding:vnic_type": "normal"
         }))
         .unwrap();
         assert_eq!(port.allowed_address_pairs[1].ip_address.to_string(), "203.0.113.17/32");
+        assert_eq!(serde_json::to_value(&port.allowed_address_pairs).unwrap(), pairs, "as it was written");
         assert_eq!(port.addresses().next().map(|a| a.to_string()).as_deref(), Some("192.168.77.20"));
     }
 

@@ -14,6 +14,7 @@ pub struct Api<'a> {
     lab: &'a Lab,
     token: String,
     project: String,
+    user: String,
     catalog: BTreeMap<String, String>,
 }
 
@@ -70,8 +71,8 @@ impl<'a> Api<'a> {
                 }
             }
         }
-        let project = token["project"]["id"].as_str().unwrap_or_default().to_owned();
-        Ok(Self { lab, token: said.subject, project, catalog })
+        let id = |of: &str| token[of]["id"].as_str().unwrap_or_default().to_owned();
+        Ok(Self { lab, project: id("project"), user: id("user"), token: said.subject, catalog })
     }
 
     /// The project's id.
@@ -80,10 +81,21 @@ impl<'a> Api<'a> {
         &self.project
     }
 
+    /// The user's id.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
     /// The token itself.
     #[must_use]
     pub fn token(&self) -> &str {
         &self.token
+    }
+
+    /// Where a service of the catalog is.
+    pub fn url(&self, service: &str) -> Result<&str> {
+        self.catalog.get(service).map(String::as_str).with_context(|| format!("no {service} in the catalog"))
     }
 
     /// One request to a service of the catalog, whatever its answer.
@@ -97,6 +109,29 @@ impl<'a> Api<'a> {
         let said = self.call("GET", service, path, None)?;
         ensure!(said.granted(), "GET {service} {path}: {}: {}", said.status, said.body);
         Ok(said.body)
+    }
+
+    /// What services have at these paths, in one go; an error where one does not grant it.
+    pub fn all(&self, asked: &[(&str, String)]) -> Result<Vec<Value>> {
+        let urls = asked.iter().map(|(service, path)| Ok(format!("{}{path}", self.url(service)?)));
+        let mut command = self.lab.client("curl");
+        command.args(["-sSL", "--fail-with-body", "--fail-early", "-m", "60", "--cacert"]);
+        command.arg(self.lab.dirs().ake().join("ca.pem"));
+        command.args(["-H", &format!("X-Auth-Token: {}", self.token)]);
+        // attachments are listed from this version on
+        command.args(["-H", "OpenStack-API-Version: volume 3.27"]);
+        let text = output(command.args(urls.collect::<Result<Vec<_>>>()?))?;
+        let answers: Vec<Value> = serde_json::Deserializer::from_str(&text)
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .with_context(|| text.clone())?;
+        ensure!(
+            answers.len() == asked.len(),
+            "{} answers to {} requests: {text}",
+            answers.len(),
+            asked.len()
+        );
+        Ok(answers)
     }
 
     /// What a service says at each of these paths, one after the other; an error if it does not grant one.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{output, raw, tenant::Tenant, wait_for};
 
 /// Where kubectl is patient for a single call.
-const CALL: &str = "--request-timeout=15s";
+const CALL: &str = "--request-timeout=60s";
 
 /// One cluster.
 pub struct Cluster<'a> {
@@ -117,13 +117,13 @@ impl<'a> Cluster<'a> {
     /// Waits until a Deployment has all of its pods.
     pub fn rolled_out(&self, what: &str) -> Result<()> {
         let mut command = self.lab.client("kubectl");
-        command.arg("--kubeconfig").arg(&self.kubeconfig).args(["rollout", "status", what, "--timeout=120s"]);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(["rollout", "status", what, "--timeout=300s"]);
         output(&mut command).map(drop)
     }
 
     /// The VIP of a Service, once it has one.
     pub fn vip(&self, service: &str) -> Result<IpAddr> {
-        wait_for(&format!("a VIP of Service {service}"), Duration::from_secs(60), || {
+        wait_for(&format!("a VIP of Service {service}"), Duration::from_secs(240), || {
             let service = self.get(&["service", service])?;
             let ip = service["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().map(ToOwned::to_owned);
             Ok(ip.map(|ip| ip.parse()).transpose()?)
@@ -194,12 +194,7 @@ pub fn probe<T: DeserializeOwned>(lab: &Lab, words: &[&str]) -> Result<T> {
 
 /// `ake-probe` in the client's namespace, to be started.
 pub fn probe_command(lab: &Lab) -> Result<Command> {
-    let here = std::env::current_exe()?;
-    let mut folder = here.parent().context("a program without a folder")?;
-    if folder.ends_with("deps") {
-        folder = folder.parent().context("a program without a folder")?;
-    }
-    Ok(lab.client(folder.join("ake-probe")))
+    Ok(lab.client(lab.built("ake-probe")?))
 }
 
 /// A command's status alone.

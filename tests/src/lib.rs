@@ -1,12 +1,19 @@
 //! What the demo, the tests and the benchmarks share: a tenant's steps, traffic, and a table of proofs.
 
+pub mod apart;
 pub mod api;
+pub mod balancers;
 pub mod cluster;
+pub mod flows;
+mod inventory;
+pub mod load;
+pub mod many;
 pub mod measure;
 pub mod packets;
 pub mod page;
 pub mod proofs;
 pub mod report;
+pub mod scale;
 pub mod stacks;
 pub mod tenant;
 pub mod traffic;

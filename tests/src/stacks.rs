@@ -9,8 +9,13 @@ use std::{
 
 use ake_lab::Lab;
 use anyhow::{Error, Result, ensure};
+use serde_json::Value;
 
-use crate::{checkout, lab_of_this_run, output, tenant::Tenant};
+use crate::{checkout, lab_of_this_run, output, proofs::still_with, tenant::Tenant};
+
+/// What is wrong is said within this time where no machine has to boot for it, also on a busy computer: sooner than a stack
+/// gives up by itself.
+pub const DEADLINE: Duration = Duration::from_secs(240);
 
 /// Runs a test; its error is what the test says.
 pub fn run(test: impl FnOnce(&Lab) -> Result<()>) {
@@ -36,10 +41,15 @@ pub fn new_project<'a>(lab: &'a Lab, name: &str) -> Result<(Tenant<'a>, BTreeSet
     Ok((tenant, before))
 }
 
-/// An error where a project has what it had not before.
+/// An error where a project has what it had not before, or has anything on a balancer.
 pub fn nothing_left(tenant: &Tenant<'_>, before: &BTreeSet<String>) -> Result<()> {
     let left: Vec<_> = tenant.inventory()?.into_iter().filter(|line| !before.contains(line)).collect();
-    ensure!(left.is_empty(), "left in project {}: {left:?}", tenant.name());
+    let balancers = still_with(tenant.lab(), tenant.api()?.project())?;
+    ensure!(
+        left.is_empty() && balancers.is_empty(),
+        "left in project {}: {left:?}; balancers with something of it: {balancers:?}",
+        tenant.name()
+    );
     Ok(())
 }
 
@@ -56,14 +66,8 @@ pub fn create(lab: &Lab, tenant: &Tenant<'_>, stack: &str, fixture: &str, parame
     tenant.settled(stack, "CREATE_COMPLETE")
 }
 
-/// What is said of a stack that cannot be made, within a deadline; everything that it made is deleted.
-pub fn refusal(
-    lab: &Lab,
-    tenant: &Tenant<'_>,
-    fixture: &str,
-    parameters: &[&str],
-    deadline: Duration,
-) -> Result<String> {
+/// What is said of a stack that cannot be made, within [`DEADLINE`]; everything that it made is deleted.
+pub fn refusal(lab: &Lab, tenant: &Tenant<'_>, fixture: &str, parameters: &[&str]) -> Result<String> {
     let begun = Instant::now();
     let error = create(lab, tenant, "bad", fixture, parameters).err();
     let took = begun.elapsed();
@@ -72,8 +76,20 @@ pub fn refusal(
     }
     let said = error.map(|error| format!("{error:#}"));
     let said = said.ok_or_else(|| Error::msg(format!("{fixture} with {parameters:?} was made")))?;
-    ensure!(took <= deadline, "said after {} s, not within {}: {said}", took.as_secs(), deadline.as_secs());
+    ensure!(took <= DEADLINE, "said after {} s, not within {}: {said}", took.as_secs(), DEADLINE.as_secs());
     Ok(said)
+}
+
+/// What `ake-api` has of a cluster, without what checks say of its members: that changes with the time that a machine has.
+#[must_use]
+pub fn without_health(mut state: Value) -> Value {
+    for pool in state["pools"].as_object_mut().into_iter().flat_map(|pools| pools.values_mut()) {
+        for member in pool["members"].as_object_mut().into_iter().flat_map(|members| members.values_mut()) {
+            member["healthy"] = Value::Null;
+            member["reason"] = Value::Null;
+        }
+    }
+    state
 }
 
 /// An error that shows a text where it lacks one of these words.

@@ -21,6 +21,7 @@ pub struct Tenant<'a> {
     name: String,
     home: PathBuf,
     api: OnceLock<Api<'a>>,
+    admin: OnceLock<Api<'a>>,
 }
 
 /// What a stack is made from.
@@ -58,7 +59,13 @@ impl<'a> Tenant<'a> {
     pub fn new(lab: &'a Lab, name: &str) -> Result<Self> {
         let home = lab.dirs().state.join("tenants").join(name);
         std::fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
-        Ok(Self { lab, name: name.to_owned(), home, api: OnceLock::new() })
+        Ok(Self { lab, name: name.to_owned(), home, api: OnceLock::new(), admin: OnceLock::new() })
+    }
+
+    /// The lab that it is in.
+    #[must_use]
+    pub fn lab(&self) -> &'a Lab {
+        self.lab
     }
 
     /// Its name, which is its project's and its user's.
@@ -248,29 +255,15 @@ impl<'a> Tenant<'a> {
         Ok(block.split('/').next().unwrap_or_default().to_owned())
     }
 
-    /// Everything of this project that OpenStack lists, and its clusters at `ake-api`: one sorted line each.
+    /// Everything of this project that OpenStack and `ake-api` list, to itself and to the administrator: one sorted line each.
     pub fn inventory(&self) -> Result<Vec<String>> {
-        let lists = [
-            ("stack", "orchestration", "/stacks", "stacks"),
-            ("server", "compute", "/servers", "servers"),
-            ("keypair", "compute", "/os-keypairs", "keypairs"),
-            ("port", "network", "/v2.0/ports", "ports"),
-            ("security group", "network", "/v2.0/security-groups", "security_groups"),
-            ("network", "network", "/v2.0/networks", "networks"),
-            ("volume", "block-storage", "/volumes", "volumes"),
-            ("image", "image", "/v2/images", "images"),
-            ("cluster", "ake", "/v1/clusters", ""),
-        ];
-        let mut found = Vec::new();
-        for (kind, service, path, key) in lists {
-            let answer = self.api()?.get(service, path)?;
-            let rows = if key.is_empty() { &answer } else { &answer[key] };
-            for row in rows.as_array().with_context(|| format!("{service} {path}: {answer}"))? {
-                let id = row["id"].as_str().or(row["keypair"]["name"].as_str());
-                found.push(format!("{kind} {}", id.unwrap_or_default()));
+        let admin = match self.admin.get() {
+            Some(admin) => admin,
+            None => {
+                let admin = Api::of(self.lab, "admin")?;
+                self.admin.get_or_init(|| admin)
             }
-        }
-        found.sort();
-        Ok(found)
+        };
+        crate::inventory::of(self.api()?, admin)
     }
 }

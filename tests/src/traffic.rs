@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 /// Longest wait for one answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Longest wait for an answer, which a program gives: it may have to wait for a processor.
+const ANSWER: Duration = Duration::from_secs(20);
+
 /// What a loop of requests met.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Loop {
@@ -55,6 +58,8 @@ pub struct Flow {
     pub answers: u32,
     /// The longest time, in seconds: TCP, from a request to its answer; UDP, from an answer to the next one.
     pub longest: f64,
+    /// UDP: the most datagrams in a row that nobody answered in time.
+    pub missed: u32,
     /// How it ended, if not by our will.
     pub broken: Option<String>,
 }
@@ -66,6 +71,9 @@ pub struct Spread {
     pub answers: std::collections::BTreeMap<String, u32>,
     /// Connections without a good answer.
     pub lost: u32,
+    /// What those met, and how often.
+    #[serde(default)]
+    pub complaints: std::collections::BTreeMap<String, u32>,
 }
 
 /// Round trips, in microseconds.
@@ -83,10 +91,15 @@ pub struct Latency {
 
 /// One GET over a connection of its own; the body.
 pub fn get(target: SocketAddr, path: &str) -> Result<String, String> {
-    let mut stream = TcpStream::connect_timeout(&target, PATIENCE).map_err(|e| format!("connect: {e}"))?;
+    let stream = TcpStream::connect_timeout(&target, PATIENCE).map_err(|e| format!("connect: {e}"))?;
+    get_over(stream, target, path)
+}
+
+/// One GET over a connection that ends with it; the body.
+fn get_over(mut stream: TcpStream, target: SocketAddr, path: &str) -> Result<String, String> {
     let said = |e: std::io::Error| format!("answer: {e}");
-    stream.set_read_timeout(Some(PATIENCE)).map_err(said)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(said)?;
+    stream.set_read_timeout(Some(ANSWER)).map_err(said)?;
+    stream.set_write_timeout(Some(ANSWER)).map_err(said)?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(said)?;
     let mut answer = String::new();
@@ -124,15 +137,15 @@ pub fn request_loop(
 /// Asks until there is a good answer; the moment it came, in seconds of the Unix epoch.
 pub fn first_answer(target: SocketAddr, path: &str, length: Duration) -> Result<f64, String> {
     let end = Instant::now() + length;
-    // A SYN that meets nobody is not sent again for a second, so each try is short and its own.
+    // A SYN that meets nobody is not sent again for a second, so each try is short. The request goes over the connection
+    // that came about: another one might meet a node that is not ready yet.
     let patience = Duration::from_millis(100);
-    loop {
-        let met = TcpStream::connect_timeout(&target, patience).is_ok().then(|| get(target, path));
-        match met {
-            Some(Ok(_)) => break,
-            _ if Instant::now() > end => return Err(format!("no answer within {} s", length.as_secs())),
-            _ => std::thread::sleep(Duration::from_millis(5)),
+    let once = || get_over(TcpStream::connect_timeout(&target, patience).ok()?, target, path).ok();
+    while once().is_none() {
+        if Instant::now() > end {
+            return Err(format!("no answer within {} s", length.as_secs()));
         }
+        std::thread::sleep(Duration::from_millis(5));
     }
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     Ok(now.map_err(|e| e.to_string())?.as_secs_f64())
@@ -154,8 +167,7 @@ pub fn flow(
     };
     while started.elapsed() < length && !stop() {
         let begun = Instant::now();
-        let answer =
-            stream.set_read_timeout(Some(10 * PATIENCE)).and_then(|()| again(&mut stream, target, path));
+        let answer = stream.set_read_timeout(Some(ANSWER)).and_then(|()| again(&mut stream, target, path));
         seen.longest = seen.longest.max(begun.elapsed().as_secs_f64());
         if let Err(error) = answer {
             seen.broken = Some(error.to_string());
@@ -188,7 +200,7 @@ pub fn udp_flow(
         Err(error) => return Flow { broken: Some(error.to_string()), ..seen },
     };
     let started = Instant::now();
-    let mut last = started;
+    let (mut last, mut missed) = (started, 0);
     while started.elapsed() < length && !stop() {
         let begun = Instant::now();
         // Both may fail by an ICMP message about an earlier datagram: lost, as others are.
@@ -197,6 +209,10 @@ pub fn udp_flow(
             seen.answers += 1;
             seen.longest = seen.longest.max(last.elapsed().as_secs_f64());
             last = Instant::now();
+            missed = 0;
+        } else {
+            missed += 1;
+            seen.missed = seen.missed.max(missed);
         }
         std::thread::sleep(pace.saturating_sub(begun.elapsed()));
     }
@@ -206,8 +222,18 @@ pub fn udp_flow(
 
 /// One GET over a connection that stays.
 fn again(stream: &mut TcpStream, target: SocketAddr, path: &str) -> std::io::Result<()> {
+    ask(stream, target, path)?;
+    answer(stream).map(drop)
+}
+
+/// Sends a GET over a connection that stays.
+pub(crate) fn ask(stream: &mut TcpStream, target: SocketAddr, path: &str) -> std::io::Result<()> {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes())
+}
+
+/// Reads the answer to it; its body.
+pub(crate) fn answer(stream: &mut TcpStream) -> std::io::Result<String> {
     let wrong = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {target}\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     let mut piece = [0; 2048];
     loop {
@@ -225,7 +251,7 @@ fn again(stream: &mut TcpStream, target: SocketAddr, path: &str) -> std::io::Res
             return Err(wrong(head.lines().next().unwrap_or_default()));
         }
         if body.len() >= size {
-            return Ok(());
+            return Ok(body.to_owned());
         }
     }
 }
@@ -236,7 +262,10 @@ pub fn spread(target: SocketAddr, path: &str, count: u32) -> Spread {
     for _ in 0..count {
         match get(target, path) {
             Ok(answer) => *seen.answers.entry(answer.trim().to_owned()).or_default() += 1,
-            Err(_) => seen.lost += 1,
+            Err(complaint) => {
+                seen.lost += 1;
+                *seen.complaints.entry(complaint).or_default() += 1;
+            }
         }
     }
     seen
@@ -263,7 +292,7 @@ pub fn udp(target: SocketAddr, text: &str) -> Result<(String, SocketAddr), Strin
     let said = |e: std::io::Error| e.to_string();
     let local = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(local).map_err(said)?;
-    socket.set_read_timeout(Some(PATIENCE)).map_err(said)?;
+    socket.set_read_timeout(Some(ANSWER)).map_err(said)?;
     socket.send_to(text.as_bytes(), target).map_err(said)?;
     let mut answer = [0; 2048];
     let (length, from) = socket.recv_from(&mut answer).map_err(said)?;
@@ -271,107 +300,4 @@ pub fn udp(target: SocketAddr, text: &str) -> Result<(String, SocketAddr), Strin
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn server(answers: Vec<&'static str>) -> SocketAddr {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for answer in answers {
-                let (mut stream, _) = listener.accept().unwrap();
-                let mut request = [0; 512];
-                let _ = stream.read(&mut request);
-                let _ = stream.write_all(answer.as_bytes());
-            }
-        });
-        address
-    }
-
-    #[test]
-    fn a_loop_counts_what_was_lost_and_for_how_long() {
-        let mut seen = Loop::default();
-        for (at, good) in [(0.1, true), (0.5, false), (0.9, true), (1.5, false), (2.0, true)] {
-            seen.note(at, if good { Ok(()) } else { Err("no".into()) });
-        }
-        assert_eq!((seen.sent, seen.lost), (5, 2));
-        assert!((seen.seconds_of_loss() - 1.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn a_loop_goes_on_until_it_is_calm() {
-        let address = server(vec![
-            "HTTP/1.1 200 OK\r\n\r\n",
-            "HTTP/1.1 503 Busy\r\n\r\n",
-            "HTTP/1.1 200 OK\r\n\r\n",
-            "HTTP/1.1 200 OK\r\n\r\n",
-            "HTTP/1.1 200 OK\r\n\r\n",
-        ]);
-        let (pace, calm) = (Duration::from_millis(40), Duration::from_millis(100));
-        let mut asked = 0;
-        let stop = || {
-            asked += 1;
-            asked > 2
-        };
-        let seen = request_loop(address, "/", pace, Duration::from_secs(5), calm, stop);
-        assert!(seen.sent > 3, "{seen:?}");
-        assert_eq!(seen.complaints.get("answer: status 503"), Some(&1), "{seen:?}");
-    }
-
-    #[test]
-    fn a_flow_tells_how_its_connection_ended() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut request = [0; 512];
-            for answer in [
-                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
-                "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
-            ] {
-                let _ = stream.read(&mut request);
-                let _ = stream.write_all(answer.as_bytes());
-            }
-        });
-        let seen = flow(address, "/", Duration::ZERO, Duration::from_secs(5), || false);
-        assert_eq!(seen.answers, 2);
-        assert!(seen.broken.is_some() && seen.longest < 5.0, "{seen:?}");
-    }
-
-    #[test]
-    fn a_flow_of_datagrams_measures_the_longest_silence() {
-        let answering = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = answering.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for number in 0..40 {
-                let Ok((_, from)) = answering.recv_from(&mut [0; 16]) else { return };
-                // Ten datagrams, 10 ms apart, get no answer.
-                if !(10..20).contains(&number) {
-                    let _ = answering.send_to(b"x", from);
-                }
-            }
-        });
-        let mut left = 40;
-        let seen = udp_flow(address, "x", Duration::from_millis(10), Duration::from_secs(9), || {
-            left -= 1;
-            left < 0
-        });
-        assert!(seen.answers > 20 && seen.longest >= 0.1 && seen.broken.is_none(), "{seen:?}");
-    }
-
-    #[test]
-    fn only_an_answer_of_200_is_good() {
-        let address = server(vec!["HTTP/1.1 200 OK\r\n\r\nhello", "HTTP/1.1 503 No\r\n\r\n", "garbage"]);
-        assert_eq!(get(address, "/").unwrap(), "hello");
-        assert!(get(address, "/").unwrap_err().contains("503"));
-        assert!(get(address, "/").is_err());
-    }
-
-    #[test]
-    fn answers_are_counted_by_what_they_say() {
-        let address =
-            server(vec!["HTTP/1.1 200 OK\r\n\r\na", "HTTP/1.1 200 OK\r\n\r\nb", "HTTP/1.1 200 OK\r\n\r\na"]);
-        let seen = spread(address, "/hostname", 3);
-        assert_eq!((seen.answers["a"], seen.answers["b"], seen.lost), (2, 1, 0));
-    }
-}
+mod tests;

@@ -26,12 +26,18 @@ pub fn path(lab: &Lab, report: &mut Report) -> Result<()> {
         workers.len() == 2,
     );
 
-    // The neighbour is made while the demo's Services are looked at.
+    // The neighbour is made while the demo's Services and volumes are looked at.
     report.stage("a second project begins a cluster of its own", |report| {
         let credential = neighbour.credential("ake-neighbour", report)?;
         neighbour.begin(&Wish::of("neighbour", 1), &credential, report)
     })?;
     services(&cluster, report)?;
+    report.stage("a PersistentVolumeClaim becomes a Cinder volume, and moves", |report| {
+        report.command("kubectl apply -f tests/fixtures/data.yaml");
+        cluster.apply(&fixture("data.yaml")?)?;
+        proofs::data_moves(&cluster, report)
+    })?;
+
     let theirs = report.stage("the second project's cluster is made", |report| {
         let theirs = neighbour.finish("neighbour")?;
         report.say(&format!("   {:?} are Ready", theirs.ready_nodes()?));
@@ -39,12 +45,6 @@ pub fn path(lab: &Lab, report: &mut Report) -> Result<()> {
         Ok(theirs)
     })?;
     neighbours(&cluster, &theirs, &neighbour, &workers, report)?;
-
-    report.stage("a PersistentVolumeClaim becomes a Cinder volume, and moves", |report| {
-        report.command("kubectl apply -f tests/fixtures/data.yaml");
-        cluster.apply(&fixture("data.yaml")?)?;
-        proofs::data_moves(&cluster, report)
-    })?;
 
     report.stage("a worker ends", |report| {
         let vip = cluster.vip("web-local")?;

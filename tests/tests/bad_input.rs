@@ -22,10 +22,8 @@ use scenarios::{
 };
 use serde_json::{Value, json};
 
-/// What needs no machine is said within this time, also on a busy computer.
-const DEADLINE: Duration = Duration::from_secs(60);
 /// What is wrong with a machine is said within this time.
-const MACHINE: Duration = Duration::from_secs(180);
+const MACHINE: Duration = Duration::from_secs(450);
 
 /// Whoever takes the whole VIP range is alone.
 static VIP_RANGE: RwLock<()> = RwLock::new(());
@@ -35,7 +33,7 @@ fn refused(lab: &Lab, tenant: &Tenant<'_>, given: &[&str], bad: &Credential, wor
     let Credential { id, secret } = bad;
     let (id_given, secret_given) = (format!("id={id}"), format!("secret={secret}"));
     let given = [given, &[&id_given, &secret_given]].concat();
-    let said = refusal(lab, tenant, "credentials.yaml", &given, DEADLINE)?;
+    let said = refusal(lab, tenant, "credentials.yaml", &given)?;
     says(&said, &["application_credential_id (hidden parameter id)", "expected"])?;
     says(&said, words)?;
     ensure!(!said.contains(secret) && !said.contains(id), "a hidden parameter is in: {said}");
@@ -53,7 +51,8 @@ fn a_credential_that_cannot_be_is_refused_before_any_machine_is_made() {
         let given = [cluster.as_str(), csr.as_str()];
         let rules = checkout().join("templates/access-rules.json").display().to_string();
 
-        let soon = SystemTime::now() + Duration::from_secs(5);
+        // Keystone refuses one that is over before it is made, and a busy machine starts its client slowly.
+        let soon = SystemTime::now() + Duration::from_secs(20);
         let made = tenant.json(&[
             "application",
             "credential",
@@ -106,7 +105,7 @@ fn an_exhausted_vip_range_names_the_range_and_its_use() {
             }
             made.push(id);
         };
-        let stack = refusal(lab, tenant, "vip.yaml", &[], DEADLINE);
+        let stack = refusal(lab, tenant, "vip.yaml", &[]);
         for id in &made {
             let said = api.call("DELETE", "ake", &format!("/v1/clusters/{id}"), None)?;
             ensure!(said.granted(), "DELETE of cluster {id}: {}", said.body);

@@ -2,7 +2,7 @@
 //!
 //! The one that is tried to be touched is the cluster `neighbour`, which `path.rs` leaves.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use ake_lab::Lab;
 use anyhow::{Context, Result, ensure};
@@ -10,10 +10,11 @@ use scenarios::{
     api::{Api, request},
     checkout,
     cluster::Cluster,
-    proofs::{Background, fixture, reachable, target},
+    proofs::{Background, balancers_with, dual_services, fixture, reachable, target},
     report::Report,
-    stacks::{new_id, new_project, nothing_left, run, says, with_project},
+    stacks::{new_id, new_project, nothing_left, run, says, with_project, without_health},
     tenant::{Tenant, Wish},
+    wait_for,
 };
 use serde_json::{Value, json};
 
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 fn all_of(tenant: &Tenant<'_>, cluster: &str) -> Result<Value> {
     let api = tenant.api()?;
     Ok(json!([
-        api.get("ake", &format!("/v1/clusters/{cluster}"))?,
+        without_health(api.get("ake", &format!("/v1/clusters/{cluster}"))?),
         api.get("network", "/v2.0/ports?sort_key=id&sort_dir=asc")?,
         api.get("network", "/v2.0/security-groups?sort_key=id&sort_dir=asc")?,
         api.get("compute", "/servers")?,
@@ -75,12 +76,34 @@ fn a_cluster_of_the_same_name_in_another_project_touches_nothing() {
 
         let (tenant, empty) = new_project(lab, "twin")?;
         let report = &mut Report::new("twin");
-        let twin = tenant.create(&Wish::of("neighbour", 1), report)?;
+        // Of two families, where the neighbour has one.
+        let families = json!({"ip_families": ["IPv4", "IPv6"]}).to_string();
+        let parameters = vec![("kubernetes".to_owned(), families)];
+        let twin = tenant.create(&Wish { parameters, ..Wish::of("neighbour", 1) }, report)?;
         twin.apply(&fixture("web.yaml")?.replace("replicas: 2", "replicas: 1"))?;
         let other = twin.vip("web")?;
         reachable(&twin, other)?;
+        let lost = a_rule_is_deleted(&tenant, &twin)?;
+        dual_services(&twin, report)?;
+        a_rule_is_back(&tenant, &lost)?;
         let during = all_of(&theirs, &cluster.id)?;
         let answers = twin.pods("app=web")?;
+        // What is looked for at the end is seen where there is something to see.
+        let has = tenant.inventory()?;
+        for kind in [
+            "stack",
+            "server",
+            "port",
+            "security group",
+            "cluster",
+            "address",
+            "trust",
+            "VIP block",
+            "project of Heat's",
+        ] {
+            ensure!(has.iter().any(|line| line.starts_with(&format!("{kind} "))), "no {kind} among {has:#?}");
+        }
+        ensure!(!balancers_with(lab, tenant.api()?.project())?.is_empty(), "no balancer has a project's");
         tenant.remove("neighbour")?;
 
         let seen = watch.end()?;
@@ -88,14 +111,55 @@ fn a_cluster_of_the_same_name_in_another_project_touches_nothing() {
         ensure!(other != vip && twin.id != cluster.id && !answers.is_empty(), "{other}, {answers:?}");
         ensure!(during == before, "changed by a twin:\n{before:#}\n{during:#}");
         ensure!(all_of(&theirs, &cluster.id)? == before, "changed by the end of a twin");
+        ensure!(report.close(), "a proof of two families does not hold; see above");
         ensure!(seen.sent > 100 && seen.lost == 0, "requests during a twin's life: {seen:?}");
-        let balancer = lab.balancer_status()?.to_string();
+        let (all, twins) = (balancers_with(lab, &cluster.id)?, balancers_with(lab, &twin.id)?);
         ensure!(
-            balancer.contains(&cluster.id) && !balancer.contains(&twin.id),
-            "on the balancer: {balancer}"
+            all.len() == lab.balancers().len() && twins.is_empty(),
+            "with the neighbour's: {all:?}; with the twin's: {twins:?}"
         );
         nothing_left(&tenant, &empty)
     });
+}
+
+/// The rules of a project that admit a Service's port.
+fn rules_for(tenant: &Tenant<'_>, port: u16) -> Result<Vec<Value>> {
+    let path = format!("/v2.0/security-group-rules?port_range_min={port}&direction=ingress");
+    let rules = tenant.api()?.get("network", &path)?;
+    Ok(rules["security_group_rules"].as_array().context("rules")?.clone())
+}
+
+/// Somebody takes a rule of the cluster's security group away by hand; what it admitted.
+fn a_rule_is_deleted(tenant: &Tenant<'_>, cluster: &Cluster<'_>) -> Result<Value> {
+    cluster.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: closed}, \
+         spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 7003}]}}",
+    )?;
+    cluster.vip("closed")?;
+    let rules = rules_for(tenant, 7003)?;
+    let rule = rules.first().context("a rule for the port of a Service")?;
+    let path = format!("/v2.0/security-group-rules/{}", rule["id"].as_str().context("an id")?);
+    ensure!(tenant.api()?.call("DELETE", "network", &path, None)?.granted(), "{path}");
+    Ok(rule.clone())
+}
+
+/// The controller manager has seen it when it compared, and has put another one in its place.
+fn a_rule_is_back(tenant: &Tenant<'_>, lost: &Value) -> Result<()> {
+    wait_for("a rule that somebody deleted", Duration::from_secs(180), || {
+        let admits = |rule: &Value| {
+            [
+                "security_group_id",
+                "ethertype",
+                "protocol",
+                "port_range_max",
+                "remote_ip_prefix",
+                "description",
+            ]
+            .map(|key| rule[key].to_string())
+        };
+        let is_back = |rule: &Value| rule["id"] != lost["id"] && admits(rule) == admits(lost);
+        Ok(rules_for(tenant, 7003)?.iter().any(is_back).then_some(()))
+    })
 }
 
 /// Every call below a cluster, with a body that would be taken from its owner.

@@ -3,31 +3,38 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::{fmt::Write as _, path::PathBuf, process::Command};
+use std::{fmt::Write as _, process::Command};
+
+use prometheus::core::Collector;
 
 /// Programs with the subcommands whose help is shown.
 const PROGRAMS: &[(&str, &[&str])] = &[
     ("ake-api", &["serve", "check-config", "example-config", "show", "rebuild", "take-over"]),
-    ("ake-xdp", &["serve", "prepare", "detach", "alive", "check-config", "example-config", "show"]),
+    (
+        "ake-xdp",
+        &[
+            "serve",
+            "prepare",
+            "detach",
+            "stand-down",
+            "alive",
+            "check-config",
+            "example-config",
+            "show",
+            "flows",
+        ],
+    ),
     ("ake-heat", &["schema", "run"]),
     ("ake-cloud-controller-manager", &[]),
     ("ake-node-agent", &["join", "network", "csi", "api-vip", "report"]),
     ("ake-lab", &["up", "down", "status", "logs", "exec", "client"]),
     ("ake-demo", &[]),
     ("ake-bench", &[]),
+    ("ake-flows", &[]),
 ];
 
-fn programs() -> PathBuf {
-    let mut folder = std::env::current_exe().unwrap();
-    folder.pop();
-    if folder.ends_with("deps") {
-        folder.pop();
-    }
-    folder
-}
-
 fn said(program: &str, words: &[&str]) -> String {
-    let out = Command::new(programs().join(program))
+    let out = Command::new(ake_lab::built(program).unwrap())
         .args(words)
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
@@ -77,4 +84,48 @@ fn the_page_of_configurations_is_the_programs_own_example() {
         write!(page, "\n## {program}\n\n```toml\n{}\n```\n", example.trim()).unwrap();
     }
     held("configuration.md", &page);
+}
+
+/// One line of a table for each metric, by name.
+fn rows<'a>(all: impl IntoIterator<Item = &'a Box<dyn Collector>>) -> String {
+    let mut rows: Vec<String> = all
+        .into_iter()
+        .flat_map(|collector| {
+            let kind = format!("{:?}", collector.collect()[0].get_field_type()).to_lowercase();
+            let row = |desc: &&prometheus::core::Desc| {
+                let labels: Vec<_> = desc.variable_labels.iter().map(|label| format!("`{label}`")).collect();
+                let meaning = desc.help.trim_end_matches('.');
+                format!("| `{}` | {kind} | {} | {meaning} |\n", desc.fq_name, labels.join(", "))
+            };
+            collector.desc().iter().map(row).collect::<Vec<_>>()
+        })
+        .collect();
+    rows.sort();
+    rows.concat()
+}
+
+#[test]
+fn the_page_of_metrics_is_what_the_programs_register() {
+    let mut page = String::from(
+        "# Metrics\n\nWhat each program shows to Prometheus: everything that it registers, whether or not it has been counted yet.\n",
+    );
+    let api = ake_api::metrics::Metrics::new().unwrap();
+    let xdp = ake_xdp::metrics::all().unwrap();
+    for (program, place, rows) in [
+        ("ake-api", "`/metrics` at `metrics_listen`, plain HTTP, of all projects", rows(api.all())),
+        (
+            "ake-cloud-controller-manager",
+            "`/metrics` at `--secure-port`, for clients on the same machine; names are upstream's where upstream has one",
+            rows(cloud_provider::metrics::all()),
+        ),
+        ("ake-xdp", "`/metrics` at `metrics`, plain HTTP; those of a pair where there is one", rows(&xdp)),
+    ] {
+        write!(
+            page,
+            "\n## {program}\n\n{place}.\n\n| name | type | labels | meaning |\n|---|---|---|---|\n{rows}"
+        )
+        .unwrap();
+    }
+    page.push_str("\n`ake-node-agent` and `ake-heat` have none: what they do is told by their logs, and by the cluster's report to Heat.\n");
+    held("metrics.md", &page);
 }

@@ -5,7 +5,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 use reqwest::{Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::types::*;
+use crate::{addresses::*, kubernetes::*, quota::Quotas, types::*};
 
 /// Longest wait for one answer.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -136,6 +136,11 @@ impl Client {
         self.call(Method::GET, "/clusters".into(), None::<&()>).await
     }
 
+    /// What the caller's project has of what it may have.
+    pub async fn quota(&self) -> Result<Quotas, Error> {
+        self.call(Method::GET, "/quota".into(), None::<&()>).await
+    }
+
     /// Registers a cluster, or reads it where it is registered already.
     pub async fn put_cluster(&self, id: ClusterId, request: &ClusterRequest) -> Result<ClusterState, Error> {
         self.call(Method::PUT, format!("/clusters/{id}"), Some(request)).await
@@ -191,6 +196,16 @@ impl Client {
     /// Frees a VIP.
     pub async fn delete_address(&self, id: ClusterId, name: &str) -> Result<(), Error> {
         self.remove(format!("/clusters/{id}/addresses/{name}")).await
+    }
+
+    /// The project's addresses: those of its clusters, and those that outlived theirs.
+    pub async fn addresses(&self) -> Result<Vec<ProjectAddress>, Error> {
+        self.call(Method::GET, "/addresses".into(), None::<&()>).await
+    }
+
+    /// Gives back an address that outlived its cluster.
+    pub async fn release_address(&self, address: std::net::IpAddr) -> Result<(), Error> {
+        self.remove(format!("/addresses/{address}")).await
     }
 
     /// Writes a pool.
@@ -265,6 +280,15 @@ impl Client {
         let answer = self.send(&Method::POST, &path, Some(batch)).await?;
         let tag = tag(&answer);
         Ok((read(Method::POST, path, answer).await?, tag))
+    }
+
+    /// Says which Kubernetes writes for a cluster from now on.
+    pub async fn put_kubernetes(
+        &self,
+        id: ClusterId,
+        request: &KubernetesRequest,
+    ) -> Result<ClusterState, Error> {
+        self.call(Method::PUT, format!("/clusters/{id}/kubernetes"), Some(request)).await
     }
 
     /// Redeems a claim; needs no token.

@@ -11,18 +11,28 @@
 //! | `/clusters/{cluster}?wait=SECONDS` | GET, with If-None-Match | → [`ClusterState`] as soon as it differs, or 304: the change feed |
 //! | `/clusters/{cluster}/deleting` | POST | → [`ClusterState`]; takes nothing new afterwards |
 //! | `/clusters/{cluster}/addresses/{name}` | PUT, DELETE | [`AddressRequest`] → [`Address`] |
+//! | `/addresses` | GET | → `[ProjectAddress]`: those of the project's clusters, and those that it has retained |
+//! | `/addresses/{address}` | DELETE | gives back a retained address; not with an application credential |
 //! | `/clusters/{cluster}/pools/{name}` | PUT, DELETE | [`PoolRequest`] → [`Pool`] |
 //! | `/clusters/{cluster}/pools/{pool}/members/{name}` | PUT, DELETE | [`MemberRequest`] → [`Member`] |
 //! | `/clusters/{cluster}/load-balancers/{name}` | PUT, DELETE | [`LoadBalancerRequest`] → [`LoadBalancer`] |
 //! | `/clusters/{cluster}/node-ports/{port}` | PUT, DELETE | [`NodePortRequest`] → [`NodePort`] |
 //! | `/clusters/{cluster}/bundles/{role}` | PUT | [`BundleRequest`] → 204 |
 //! | `/clusters/{cluster}/batch` | POST | [`Batch`] → [`ClusterState`] |
+//! | `/clusters/{cluster}/kubernetes` | PUT | [`KubernetesRequest`] → [`ClusterState`]; not with an application credential |
+//! | `/quota` | GET | → [`Quotas`] of the caller's project |
 //! | `/claims/{claim}` | POST, no token | → [`Bundle`], once per server |
 //!
 //! Errors are a JSON object [`Problem`] with the HTTP status that fits.
 
+mod addresses;
 mod client;
+mod kubernetes;
+mod quota;
 mod types;
 
+pub use addresses::*;
 pub use client::{Client, Error, TokenSource};
+pub use kubernetes::*;
+pub use quota::{Quota, Quotas};
 pub use types::*;

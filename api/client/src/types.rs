@@ -6,6 +6,8 @@ use ipnetwork::IpNetwork;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{Address, AddressRequest, KubernetesId};
+
 /// A cluster's identity: the id of its root stack, or the UID of `kube-system` in drop-in use.
 pub type ClusterId = uuid::Uuid;
 
@@ -57,6 +59,9 @@ pub struct Cluster {
     pub check_sources: Vec<IpNetwork>,
     /// Whether it is going away: nothing new is taken.
     pub deleting: bool,
+    /// The one Kubernetes whose batches are taken; none before the first of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesId>,
 }
 
 /// `GET /clusters/{cluster}`: everything that a cluster owns.
@@ -74,43 +79,6 @@ pub struct ClusterState {
     pub node_ports: BTreeMap<String, NodePort>,
     /// The highest count of Lease transitions that a batch carried; a lower one is refused.
     pub lease_transitions: u64,
-}
-
-/// Address families.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default, JsonSchema,
-)]
-pub enum Family {
-    /// IPv4.
-    #[default]
-    #[serde(rename = "IPv4")]
-    V4,
-    /// IPv6.
-    #[serde(rename = "IPv6")]
-    V6,
-}
-
-/// `PUT .../addresses/{name}`: asks for a VIP.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AddressRequest {
-    /// A certain address of the cluster's blocks; without it, any that is free.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<IpAddr>,
-    /// The family, where no address is named.
-    #[serde(default)]
-    pub family: Family,
-    /// Id of a Neutron port of the caller's project on the VIP network, which nothing else uses: its address is adopted.
-    /// The port stays the project's, and stays when the address goes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub adopt: Option<String>,
-}
-
-/// A VIP.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Address {
-    /// The address.
-    pub address: IpAddr,
 }
 
 /// How members of a pool are checked. The device takes an unhealthy member out, never in.
@@ -188,7 +156,8 @@ fn one() -> u16 {
 pub struct Member {
     /// The node's own address.
     pub address: IpAddr,
-    /// The MAC address of its Neutron port, to which packets are sent.
+    /// The MAC address of its Neutron port, to which packets are sent; empty where no Neutron knows the network, and the
+    /// balancer asks for it.
     pub mac: String,
     /// Share of new flows relative to others.
     pub weight: u16,
@@ -385,6 +354,10 @@ pub enum Write {
 pub struct Batch {
     /// `leaseTransitions` of the writer's Lease; a lower one than was seen is refused with 412.
     pub lease_transitions: u64,
+    /// The Kubernetes that the writer speaks for. The first one is the cluster's; then another one, or none, is refused
+    /// with 409, but another one that finds nothing of Services there takes its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesId>,
     /// The ETag that the writer planned from; another one is refused with 412.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_match: Option<String>,
@@ -396,7 +369,7 @@ pub struct Batch {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// A word for programs: `not-found`, `conflict`, `invalid`, `forbidden`, `exhausted`, `deposed`,
-    /// `stale`, `deleting`, `unauthorized`, `unavailable`, `quota`, `too-large`, `too-many-requests`, `unsupported-media-type`,
+    /// `stale`, `deleting`, `other-kubernetes`, `unauthorized`, `unavailable`, `quota`, `too-large`, `too-many-requests`, `unsupported-media-type`,
     /// `method-not-allowed`.
     pub code: String,
     /// Names the field, its value and what was expected.

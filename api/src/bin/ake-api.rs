@@ -1,17 +1,22 @@
 //! The program `ake-api`.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc};
 
 use ake_api::{
     cloud::Cloud,
     config::{Config, DEFAULT_PATH, EXAMPLE},
-    device, rebuild, serve, show,
+    device, rebuild,
+    serve::{self, Signals},
+    show,
     store::Store,
 };
 use ake_api_client::ClusterId;
 use clap::{Parser, Subcommand};
 use ipnetwork::IpNetwork;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -94,7 +99,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 )
                 .with_writer(std::io::stderr)
                 .init();
-            serve::serve(config, stop()?).await
+            serve::serve(config, signals()?).await
         }
         Command::CheckConfig { config } => {
             let checked = Config::load(&config)?;
@@ -114,6 +119,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             let store = Store::open(&config.database()?).await?;
             let pods = pod_ranges.into_iter().collect();
             let text = rebuild::rebuild(&config, &cloud, &drivers, &store, &pods, rehearse).await?;
+            device::close(&drivers).await;
             store.close().await;
             Ok(out.write_all(text.as_bytes())?)
         }
@@ -123,7 +129,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
 
 async fn take_over(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     let store = Store::open(&config.database()?).await?;
-    for (url, driver) in device::drivers(config)? {
+    let drivers = device::drivers(config)?;
+    for (url, driver) in &drivers {
         let held = driver.read().await?.version;
         let version = store.version().await?;
         if held > version {
@@ -136,6 +143,7 @@ async fn take_over(config: &Config, out: &mut impl Write) -> anyhow::Result<()> 
             writeln!(out, "{url} holds state {held}, the database is at {version}: nothing to take over")?;
         }
     }
+    device::close(&drivers).await;
     store.close().await;
     Ok(())
 }
@@ -146,16 +154,20 @@ fn pod_range(text: &str) -> Result<(ClusterId, IpNetwork), String> {
     Ok((cluster.parse().map_err(|_| wrong())?, range.parse().map_err(|_| wrong())?))
 }
 
-fn stop() -> anyhow::Result<CancellationToken> {
-    let stop = CancellationToken::new();
+fn signals() -> anyhow::Result<Signals> {
+    let (stop, reload) = (CancellationToken::new(), Arc::new(Notify::new()));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let token = stop.clone();
+    let mut hangup = signal(SignalKind::hangup())?;
+    let signals = Signals { stop: stop.clone(), reload: Arc::clone(&reload) };
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => reload.notify_one(),
+            }
         }
-        token.cancel();
+        stop.cancel();
     });
-    Ok(stop)
+    Ok(signals)
 }

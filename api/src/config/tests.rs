@@ -30,7 +30,21 @@ fn mistakes_are_named() {
         ("/var/lib/ake/api.sqlite", "postgres://ake@db/ake", &["database", "another kind"]),
         ("subnet = \"ake-vips-v4\"\n", "", &["network[0].vip[0].network", "both, or neither"]),
         ("# database_password_file", "database_password_file", &["database_password_file", "SQLite"]),
+        ("neutron = true", "neutron = false", &["network[0].nodes = none", "neutron = false"]),
+        (
+            "[device]",
+            "[[network.nodes]]\nproject = \"p\"\nranges = []\n[device]",
+            &["network[0].nodes[0].project = p"],
+        ),
         ("driver = \"xdp\"", "driver = \"f5\"", &["driver", "f5", "xdp"]),
+        ("\"30000-32767\"", "\"9-8\"", &["check_ports", "9-8", "first-last"]),
+        ("pools = 500", "pools = -2", &["quota.pools = -2", "-1 for no limit"]),
+        (
+            "addresses = 2000",
+            "addresses = -2",
+            &["project_quota.3f2a9c0de1b84f6a8a4f0f3c5b7d9e10.addresses = -2"],
+        ),
+        ("peer_burst = 500", "peer_burst = 0", &["limits.peer_burst = 0", "1 or more"]),
         ("listen = \"0.0.0.0:9511\"", "listen = \"here\"", &["listen", "invalid socket address"]),
         ("\npassword_file = ", "\npassword = \"x\"\npassword_file = ", &["both", "one of the two"]),
     ] {
@@ -39,6 +53,33 @@ fn mistakes_are_named() {
         for word in words {
             assert!(error.contains(word), "{error}\nlacks {word}");
         }
+    }
+}
+
+#[test]
+fn nodes_that_no_neutron_knows_are_one_projects_each() {
+    let nodes = |ranges: &[&str]| {
+        let all = ranges
+            .iter()
+            .enumerate()
+            .map(|(i, range)| format!("[[network.nodes]]\nproject = \"p{i}\"\nranges = [{range}]\n"));
+        let text = EXAMPLE.replacen("neutron = true", "neutron = false", 1);
+        parse(&text.replacen("[device]", &(all.collect::<String>() + "[device]"), 1))
+    };
+    let network =
+        nodes(&["\"192.0.2.0/26\", \"fd00::/64\"", "\"192.0.2.64/26\""]).unwrap().networks.remove(0);
+    assert_eq!(network.nodes_of("p1"), ["192.0.2.64/26".parse().unwrap()]);
+    assert_eq!((network.nodes_of("p0").len(), network.nodes_of("other").len()), (2, 0));
+    for (ranges, words) in [
+        (
+            &["\"192.0.2.0/26\"", "\"192.0.2.32/32\""][..],
+            "nodes[1].ranges = 192.0.2.32/32: expected addresses that no other",
+        ),
+        (&["\"192.0.2.1/26\""], "192.0.2.0/26"),
+        (&[""], "nodes[0].ranges = []: expected one range at least"),
+    ] {
+        let error = nodes(ranges).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
     }
 }
 

@@ -8,8 +8,15 @@ use std::{
 use ake_api_client::{AddressRequest, Family};
 use ipnetwork::IpNetwork;
 
-use super::{facts::PortFact, ranges::Span};
-use crate::refusal::Refusal;
+use super::{
+    facts::{PortFact, Retained},
+    ranges::Span,
+    wanted::ClusterRecord,
+};
+use crate::{
+    refusal::Refusal,
+    store::{BlockRecord, Loaded},
+};
 
 /// What can be done about a wish for an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +31,7 @@ pub enum Choice {
 pub fn choose(
     request: &AddressRequest,
     blocks: &[IpNetwork],
-    taken: &BTreeMap<IpAddr, &str>,
+    taken: &BTreeMap<IpAddr, impl std::fmt::Display>,
 ) -> Result<Choice, Refusal> {
     if let Some(wished) = request.address {
         return if !blocks.iter().any(|b| b.contains(wished)) {
@@ -53,15 +60,71 @@ pub fn choose(
     Ok(free.map_or(Choice::NeedsBlock(request.family), Choice::Address))
 }
 
-/// An address of a port that was there before.
+/// An address that was there before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adoption {
     /// The address.
     pub address: IpAddr,
-    /// Id of the port.
-    pub port: String,
-    /// Id of its network.
+    /// Id of the port that has it; none of a plain range.
+    pub port: Option<String>,
+    /// Id of its network; empty where there is no Neutron.
     pub network: String,
+    /// Whether it is one that the project has retained.
+    pub retained: bool,
+}
+
+/// Judges whether an address can be adopted that the project has retained. `found` is what it has by this address.
+pub fn adopt_retained(
+    request: &AddressRequest,
+    address: IpAddr,
+    project: &str,
+    found: Option<&Retained>,
+) -> Result<Adoption, Refusal> {
+    let found = found.filter(|found| found.project == project && !found.going).ok_or_else(|| {
+        let expected = format!(
+            "expected an address that project {project} has retained, or the id of a port of its own; it has retained none such"
+        );
+        Refusal::invalid("adopt", address, expected)
+    })?;
+    match request.address {
+        Some(wished) if wished != address => {
+            Err(Refusal::invalid("address", wished, format!("expected none, or the one to adopt, {address}")))
+        }
+        None if address.is_ipv4() != (request.family == Family::V4) => Err(Refusal::invalid(
+            "family",
+            format!("{:?}", request.family),
+            format!("expected the family of the address to adopt, {address}"),
+        )),
+        _ => {
+            Ok(Adoption { address, port: found.port.clone(), network: found.network.clone(), retained: true })
+        }
+    }
+}
+
+/// What stays the project's when a cluster goes: its retained addresses that AKE itself has reserved. An adopted one
+/// is the project's in any case.
+#[must_use]
+pub fn outliving(loaded: &Loaded, blocks: &[BlockRecord]) -> Vec<Retained> {
+    let ClusterRecord { project, .. } = &loaded.record;
+    let own: Vec<&BlockRecord> =
+        blocks.iter().filter(|block| block.settled && !block.origin.is_borrowed()).collect();
+    let notes = loaded.wanted.notes.iter().filter(|(_, note)| note.retained);
+    notes
+        .filter_map(|(name, note)| {
+            let address = *loaded.wanted.addresses.get(name)?;
+            let block = own.iter().find(|block| block.block.contains(address))?;
+            Some(Retained {
+                address,
+                project: project.clone(),
+                name: name.clone(),
+                about: note.about.clone(),
+                port: block.port.clone(),
+                network: block.network.clone(),
+                subnet: block.subnet.clone(),
+                going: false,
+            })
+        })
+        .collect()
 }
 
 /// Judges whether a port's address can be adopted. `fact` is the port, if it is one of the project.
@@ -105,7 +168,7 @@ pub fn adopt(
             ),
         }
     })?;
-    Ok(Adoption { address, port: port.to_owned(), network: fact.network.clone() })
+    Ok(Adoption { address, port: Some(port.to_owned()), network: fact.network.clone(), retained: false })
 }
 
 fn listed(blocks: &[IpNetwork]) -> String {
@@ -126,7 +189,7 @@ mod tests {
     }
 
     fn wish(address: Option<&str>, family: Family) -> AddressRequest {
-        AddressRequest { address: address.map(|a| a.parse().unwrap()), family, adopt: None }
+        AddressRequest { address: address.map(|a| a.parse().unwrap()), family, ..AddressRequest::default() }
     }
 
     #[test]
@@ -161,6 +224,45 @@ mod tests {
             refusal.message.contains("203.0.113.40") && refusal.message.contains("203.0.113.16/30"),
             "{refusal}"
         );
+    }
+
+    #[test]
+    fn what_the_project_has_retained_is_adopted_by_it_alone() {
+        let address: IpAddr = "203.0.113.18".parse().unwrap();
+        let retained = |project: &str, going| Retained {
+            address,
+            project: project.into(),
+            name: "api".into(),
+            about: None,
+            port: Some("p1".into()),
+            network: "vips".into(),
+            subnet: "sub".into(),
+            going,
+        };
+        let judge = |request: &AddressRequest, found: Option<Retained>| {
+            adopt_retained(request, address, "p", found.as_ref())
+        };
+        for request in [wish(None, Family::V4), wish(Some("203.0.113.18"), Family::V4)] {
+            let adopted = judge(&request, Some(retained("p", false))).unwrap();
+            assert_eq!(
+                (adopted.address, adopted.port.as_deref(), adopted.retained),
+                (address, Some("p1"), true)
+            );
+        }
+        for (request, found, words) in [
+            (wish(None, Family::V4), None, "203.0.113.18: expected an address that project p has retained"),
+            (wish(None, Family::V4), Some(retained("other", false)), "it has retained none such"),
+            (wish(None, Family::V4), Some(retained("p", true)), "it has retained none such"),
+            (wish(None, Family::V6), Some(retained("p", false)), "family: V6"),
+            (
+                wish(Some("203.0.113.19"), Family::V4),
+                Some(retained("p", false)),
+                "or the one to adopt, 203.0.113.18",
+            ),
+        ] {
+            let refusal = judge(&request, found).unwrap_err();
+            assert!(refusal.message.contains(words), "{refusal}");
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub const LIMIT: usize = 10;
 pub struct Pair {
     /// Addresses that the port may send from.
     pub range: IpNetwork,
+    /// Whether it is an address that is written without a prefix length: what is others' stays as they wrote it.
+    pub bare: bool,
     /// The MAC address that goes with them.
     pub mac: String,
 }
@@ -70,7 +72,7 @@ pub fn plan(
         ));
     }
     let mut after = foreign;
-    after.extend(ours.iter().map(|range| Pair { range: *range, mac: mac.to_owned() }));
+    after.extend(ours.iter().map(|range| Pair { range: *range, bare: false, mac: mac.to_owned() }));
     let same = actual.len() == after.len()
         && after
             .iter()
@@ -95,7 +97,7 @@ mod tests {
     }
 
     fn pairs(ranges: &[&str]) -> Vec<Pair> {
-        ranges.iter().map(|r| Pair { range: net(r), mac: MAC.into() }).collect()
+        ranges.iter().map(|r| Pair { range: net(r), bare: !r.contains('/'), mac: MAC.into() }).collect()
     }
 
     #[test]
@@ -108,6 +110,13 @@ mod tests {
                 &[],
                 &["10.240.1.0/24"],
                 Some(&["10.9.9.9/32", "10.240.1.0/24"]),
+                &["10.240.1.0/24"],
+            ),
+            (
+                &["10.9.9.9", "2001:db8::9"],
+                &[],
+                &["10.240.1.0/24"],
+                Some(&["10.9.9.9", "2001:db8::9", "10.240.1.0/24"]),
                 &["10.240.1.0/24"],
             ),
             (&["10.9.9.9/32", "10.240.1.0/24"], &["10.240.1.0/24"], &[], Some(&["10.9.9.9/32"]), &[]),
@@ -124,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_pair_of_another_mac_is_foreign() {
-        let other = vec![Pair { range: net("10.240.1.0/24"), mac: "fa:16:3e:00:00:02".into() }];
+        let other = vec![Pair { range: net("10.240.1.0/24"), bare: false, mac: "fa:16:3e:00:00:02".into() }];
         let plan = plan("p", MAC, &other, &set(&["10.240.1.0/24"]), &set(&[])).unwrap();
         assert_eq!(plan.write, None);
     }
@@ -156,7 +165,7 @@ mod tests {
             wanted in proptest::collection::btree_set(0u8..8, 0..4),
         ) {
             let range = |n: &u8| net(&format!("10.0.{n}.0/24"));
-            let actual: Vec<Pair> = actual.iter().map(|n| Pair { range: range(n), mac: MAC.into() }).collect();
+            let actual: Vec<Pair> = actual.iter().map(|n| Pair { range: range(n), bare: false, mac: MAC.into() }).collect();
             let written: BTreeSet<_> = written.iter().map(range).collect();
             let wanted: BTreeSet<_> = wanted.iter().map(range).collect();
             let first = plan("p", MAC, &actual, &written, &wanted).unwrap();

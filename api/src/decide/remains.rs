@@ -1,5 +1,7 @@
 //! What a lost database held, as far as the balancers and Neutron still know it.
 
+mod traces;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -9,92 +11,15 @@ use ake_api_client::{Affinity, Check, ClusterId, Listener, LoadBalancerRequest, 
 use ipnetwork::IpNetwork;
 use lb_driver::model::{self, Owner, State};
 
+pub use traces::{BlockPort, Description, NodePortRemains};
+
 use super::{
     blocks::VipRange,
-    pairs::Pair,
+    facts::Retained,
     ranges::Span,
     wanted::{ClusterRecord, Wanted, WantedMember, WantedPool},
 };
 use crate::store::{BlockRecord, Loaded, Origin};
-
-/// A port that reserves a block, and what its description says of the cluster.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BlockPort {
-    /// Its id.
-    pub port: String,
-    /// Whose block it is.
-    pub cluster: ClusterId,
-    /// Its addresses.
-    pub addresses: BTreeSet<IpAddr>,
-    /// Id of the network that it is on.
-    pub network: String,
-    /// Id of its subnet.
-    pub subnet: String,
-    /// What is written to it.
-    pub description: Description,
-}
-
-/// What stands in the description of a port that reserves a block.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Description {
-    /// The cluster's project.
-    pub project: Option<String>,
-    /// The network of its nodes.
-    pub nodes: Option<String>,
-    /// Its pod ranges: one of a family at most.
-    pub pods: Vec<IpNetwork>,
-    /// Its name, or the beginning of it.
-    pub name: Option<String>,
-}
-
-/// Neutron's limit of a description.
-const DESCRIPTION: usize = 255;
-
-impl Description {
-    /// The text for the port of a block: for people, and for the day when the database is lost.
-    #[must_use]
-    pub fn text(cluster: &ClusterRecord, block: IpNetwork) -> String {
-        let ClusterRecord { id, name, project, network, .. } = cluster;
-        let pods: Vec<String> = cluster.pod_ranges().map(|range| range.to_string()).collect();
-        let pods = pods.join(",");
-        format!("AKE: VIP block {block}; cluster {id}; project {project}; nodes {network}; pods {pods}; name {name}")
-            .chars()
-            .take(DESCRIPTION)
-            .collect()
-    }
-
-    /// Reads it back, as far as it is one.
-    #[must_use]
-    pub fn read(text: &str) -> Self {
-        let part = |word: &str| text.split("; ").find_map(|part| part.strip_prefix(word)?.strip_prefix(' '));
-        Self {
-            project: part("project").map(ToOwned::to_owned),
-            nodes: part("nodes").map(ToOwned::to_owned),
-            pods: part("pods")
-                .into_iter()
-                .flat_map(|all| all.split(','))
-                .filter_map(|range| range.parse().ok())
-                .collect(),
-            // a name may hold anything, so it is last
-            name: text.split_once("; name ").map(|(_, name)| name.to_owned()),
-        }
-    }
-}
-
-/// A node's port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodePortRemains {
-    /// Its id.
-    pub port: String,
-    /// The network that it is on.
-    pub network: String,
-    /// Its MAC address.
-    pub mac: String,
-    /// Its own addresses.
-    pub addresses: Vec<IpAddr>,
-    /// All its address pairs.
-    pub pairs: Vec<Pair>,
-}
 
 /// Where pod ranges of a family come from on a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +39,8 @@ pub struct Remains {
     pub state: State,
     /// The reservations.
     pub blocks: Vec<BlockPort>,
+    /// Addresses that outlived their clusters.
+    pub retained: Vec<Retained>,
     /// Ports by project.
     pub ports: BTreeMap<String, Vec<NodePortRemains>>,
     /// The configured networks.
@@ -156,7 +83,7 @@ pub fn find(remains: &Remains, id: ClusterId) -> Result<Found, String> {
     addresses(&mut wanted, &remains.state, own, &mut doubts);
     for address in wanted.addresses.values() {
         if !blocks.iter().any(|block| block.block.contains(*address)) {
-            blocks.push(unreserved(id, *address, &remains.plain, &mut doubts));
+            blocks.push(unreserved(id, *address, remains, &mut doubts));
         }
     }
     pools(&mut wanted, &remains.state, own, ports);
@@ -188,16 +115,9 @@ pub fn find(remains: &Remains, id: ClusterId) -> Result<Found, String> {
     let pods: Vec<IpNetwork> = [Some(pod_range), pod_range_v6].into_iter().flatten().collect();
     let pairs = node_ports(&mut wanted, ports, &pods, &ranges, &mut doubts);
     let record = ClusterRecord {
-        id,
-        name,
-        project,
-        network,
-        pod_range,
         pod_range_v6,
         blocks: ranges,
-        deleting: false,
-        revision: 1,
-        lease_transitions: 0,
+        ..ClusterRecord::new(id, [&name, &project, &network], pod_range)
     };
     Ok(Found { loaded: Loaded { record, wanted, pairs }, blocks, doubts })
 }
@@ -229,9 +149,21 @@ fn blocks(id: ClusterId, reservations: &[&BlockPort]) -> Vec<BlockRecord> {
     blocks
 }
 
-/// What holds an address that no port of ours reserves: a plain range, or a port that was adopted.
-fn unreserved(id: ClusterId, address: IpAddr, plain: &[VipRange], doubts: &mut Vec<String>) -> BlockRecord {
-    let range = plain.iter().find(|range| {
+/// What holds an address that no port of the cluster's reserves: one of the project's retained addresses, a plain range,
+/// or a port that was adopted.
+fn unreserved(id: ClusterId, address: IpAddr, remains: &Remains, doubts: &mut Vec<String>) -> BlockRecord {
+    if let Some(retained) = remains.retained.iter().find(|one| one.address == address) {
+        return BlockRecord {
+            block: address.into(),
+            cluster: id,
+            network: retained.network.clone(),
+            subnet: retained.subnet.clone(),
+            port: retained.port.clone(),
+            settled: true,
+            origin: Origin::Retained,
+        };
+    }
+    let range = remains.plain.iter().find(|range| {
         Span::between(range.first, range.last).is_some_and(|span| span.contains(Span::of(address.into())))
     });
     let aligned = range.and_then(|range| IpNetwork::new(address, range.prefix).ok());

@@ -24,6 +24,33 @@ pub fn name(field: &str, value: &str) -> Result<(), Refusal> {
     name_up_to(field, value, NAME)
 }
 
+/// What an address is for, as people read it.
+pub fn about(value: Option<&str>) -> Result<(), Refusal> {
+    const LONGEST: usize = 200;
+    let Some(value) = value else { return Ok(()) };
+    if value.chars().count() <= LONGEST && !value.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(Refusal::invalid(
+        "about",
+        value.escape_debug(),
+        format!("expected at most {LONGEST} characters, none of control"),
+    ))
+}
+
+/// What is to be adopted.
+pub fn adopt(value: Option<&str>) -> Result<(), Refusal> {
+    let Some(value) = value else { return Ok(()) };
+    if value.parse::<std::net::IpAddr>().is_ok() || uuid::Uuid::parse_str(value).is_ok() {
+        return Ok(());
+    }
+    Err(Refusal::invalid(
+        "adopt",
+        value.escape_debug(),
+        "expected the id of a Neutron port, or an address that the project has retained",
+    ))
+}
+
 /// The name of a member.
 pub fn member_name(value: &str) -> Result<(), Refusal> {
     name_up_to("member", value, NODE_NAME)
@@ -38,7 +65,7 @@ fn name_up_to(field: &str, value: &str, longest: usize) -> Result<(), Refusal> {
     }
     Err(Refusal::invalid(
         field,
-        format!("\"{value}\""),
+        format!("\"{}\"", value.escape_debug()),
         format!("expected a name of 1 to {longest} characters of a-z, 0-9, - and ."),
     ))
 }
@@ -48,7 +75,8 @@ pub fn port_id(value: &str) -> Result<(), Refusal> {
     if uuid::Uuid::parse_str(value).is_ok() {
         return Ok(());
     }
-    Err(Refusal::invalid("port", format!("\"{value}\""), "expected the id of a Neutron port, a UUID"))
+    let given = format!("\"{}\"", value.escape_debug());
+    Err(Refusal::invalid("port", given, "expected the id of a Neutron port, a UUID"))
 }
 
 /// The registration of a cluster.
@@ -215,6 +243,15 @@ mod tests {
             assert_eq!(name("name", value).is_ok(), expected, "{value}");
         }
         assert!(member_name(&long).is_ok());
+    }
+
+    #[test]
+    fn a_refusal_is_one_line() {
+        let forged = "a\nmember was taken";
+        for refusal in [name("pool", forged), member_name("\u{1b}[2J"), port_id(forged)] {
+            let message = refusal.unwrap_err().message;
+            assert!(!message.chars().any(char::is_control), "{message:?}");
+        }
     }
 
     #[test]

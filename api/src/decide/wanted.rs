@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use ake_api_client::{Address, Check, ClusterId, LoadBalancerRequest, NodePortRequest};
+use ake_api_client::{Address, Check, ClusterId, KubernetesId, LoadBalancerRequest, NodePortRequest};
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,9 +30,28 @@ pub struct ClusterRecord {
     pub revision: u64,
     /// The highest count of Lease transitions that a batch carried.
     pub lease_transitions: u64,
+    /// The Kubernetes whose batches are taken; none before the first one.
+    pub kubernetes: Option<KubernetesId>,
 }
 
 impl ClusterRecord {
+    /// One that is new: without blocks, of no Kubernetes yet. Name, project and network, as the fields of these names.
+    pub fn new(id: ClusterId, [name, project, network]: [&str; 3], pod_range: IpNetwork) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            project: project.to_owned(),
+            network: network.to_owned(),
+            pod_range,
+            pod_range_v6: None,
+            blocks: vec![],
+            deleting: false,
+            revision: 1,
+            lease_transitions: 0,
+            kubernetes: None,
+        }
+    }
+
     /// The ranges its pods' addresses come from.
     pub fn pod_ranges(&self) -> impl Iterator<Item = IpNetwork> {
         [Some(self.pod_range), self.pod_range_v6].into_iter().flatten()
@@ -44,12 +63,23 @@ impl ClusterRecord {
 pub struct Wanted {
     /// Its VIPs.
     pub addresses: BTreeMap<String, IpAddr>,
+    /// What else is known of VIPs, by name; of most there is nothing.
+    pub notes: BTreeMap<String, Note>,
     /// Its pools.
     pub pools: BTreeMap<String, WantedPool>,
     /// Its load balancers.
     pub load_balancers: BTreeMap<String, LoadBalancerRequest>,
     /// What each asker wishes for each Neutron port.
     pub node_ports: BTreeMap<String, BTreeMap<String, NodePortRequest>>,
+}
+
+/// What is known of a VIP besides its address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Note {
+    /// It stays the project's when the cluster goes.
+    pub retained: bool,
+    /// What it is for, in words for people.
+    pub about: Option<String>,
 }
 
 /// A pool as it is wanted.
@@ -66,9 +96,9 @@ pub struct WantedPool {
 pub struct WantedMember {
     /// The node's own address.
     pub address: IpAddr,
-    /// The MAC address of its port.
+    /// The MAC address of its port; empty where there is no Neutron, and the balancer asks for it.
     pub mac: String,
-    /// Id of its port.
+    /// Id of its port; empty where there is no Neutron.
     pub port: String,
     /// Share of new flows.
     pub weight: u16,
@@ -107,7 +137,7 @@ impl Wanted {
             Err(e) => Err(UnreadableObject { path, reason: e.to_string() }),
         };
         for (name, address) in &self.addresses {
-            put(format!("addresses/{name}"), serde_json::to_value(Address { address: *address }))?;
+            put(format!("addresses/{name}"), serde_json::to_value(self.shown(name, *address)))?;
         }
         for (name, pool) in &self.pools {
             put(
@@ -145,8 +175,9 @@ impl Wanted {
         let segments: Vec<&str> = path.split('/').collect();
         match segments.as_slice() {
             ["addresses", name] => {
-                let Address { address } = serde_json::from_value(body).map_err(text)?;
+                let Address { address, retained, about } = serde_json::from_value(body).map_err(text)?;
                 self.addresses.insert((*name).to_owned(), address);
+                self.note((*name).to_owned(), Note { retained, about });
             }
             ["pools", name] => {
                 let PoolBody { mut checks, check } = serde_json::from_value(body).map_err(text)?;
@@ -167,6 +198,22 @@ impl Wanted {
             _ => return Err("not a path that this version keeps".to_owned()),
         }
         Ok(())
+    }
+
+    /// Keeps what is known of a VIP; nothing is not kept.
+    pub fn note(&mut self, name: String, note: Note) {
+        if note == Note::default() {
+            self.notes.remove(&name);
+        } else {
+            self.notes.insert(name, note);
+        }
+    }
+
+    /// A VIP with all that is known of it.
+    #[must_use]
+    pub fn shown(&self, name: &str, address: IpAddr) -> Address {
+        let Note { retained, about } = self.notes.get(name).cloned().unwrap_or_default();
+        Address { address, retained, about }
     }
 
     /// The pairs that the askers of a port want together.
@@ -227,6 +274,10 @@ mod tests {
                 ("api".into(), "203.0.113.17".parse().unwrap()),
                 ("svc-1".into(), "203.0.113.18".parse().unwrap()),
             ]),
+            notes: BTreeMap::from([(
+                "svc-1".into(),
+                Note { retained: true, about: Some("Service default/web".into()) },
+            )]),
             pools: BTreeMap::from([
                 (
                     "masters".into(),

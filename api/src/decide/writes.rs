@@ -1,14 +1,18 @@
 //! What a write makes of a cluster's wanted state.
 
-use std::{collections::BTreeMap, net::IpAddr};
+mod addresses;
+mod held;
+
+use std::collections::BTreeMap;
 
 use ake_api_client::{
     Check, Family, LoadBalancerRequest, MemberRequest, NodePortRequest, PoolRequest, Write,
 };
+use held::Held;
 
 use super::{
-    addresses::{self, Adoption, Choice},
-    facts::Facts,
+    addresses::Adoption,
+    facts::{Facts, Known},
     validate,
     wanted::{ClusterRecord, Wanted, WantedMember},
 };
@@ -39,8 +43,10 @@ pub fn apply(
     writes: &[Write],
 ) -> Result<Wanted, Stop> {
     let mut next = wanted.clone();
+    let (known, held) = (Known::new(facts), Held::new(wanted));
+    let mut judge = Judge { cluster, facts, known, held, wanted: &mut next };
     for write in writes {
-        Judge { cluster, facts, wanted: &mut next }.write(write)?;
+        judge.write(write)?;
     }
     // Only at the end: one batch may replace an address, or take it away before the pool.
     for (name, pool) in &next.pools {
@@ -65,6 +71,9 @@ fn vip_checked(check: &Check) -> Option<&str> {
 struct Judge<'a> {
     cluster: &'a ClusterRecord,
     facts: &'a Facts,
+    known: Known<'a>,
+    /// Kept beside what is wanted, with every change of it.
+    held: Held,
     wanted: &'a mut Wanted,
 }
 
@@ -74,6 +83,8 @@ impl Judge<'_> {
             Write::PutAddress { name, request } => {
                 self.takes_new("address", name)?;
                 validate::name("address", name)?;
+                validate::about(request.about.as_deref())?;
+                validate::adopt(request.adopt.as_deref())?;
                 self.put_address(name, request)
             }
             Write::DeleteAddress { name } => Ok(self.delete_address(name)?),
@@ -100,7 +111,9 @@ impl Judge<'_> {
                 Ok(self.put_load_balancer(name, request)?)
             }
             Write::DeleteLoadBalancer { name } => {
-                self.wanted.load_balancers.remove(name);
+                if let Some(gone) = self.wanted.load_balancers.remove(name) {
+                    self.held.let_go(&gone);
+                }
                 Ok(())
             }
             Write::PutNodePort { port, request } => {
@@ -127,88 +140,6 @@ impl Judge<'_> {
             Kind::Deleting,
             format!("{what} {name}: cluster {} is being deleted and takes nothing new", self.cluster.id),
         ))
-    }
-
-    fn put_address(&mut self, name: &str, request: &ake_api_client::AddressRequest) -> Result<(), Stop> {
-        if let Some(has) = self.wanted.addresses.get(name) {
-            let family = if has.is_ipv4() { Family::V4 } else { Family::V6 };
-            return match request.address {
-                Some(other) if other != *has => Err(Refusal::conflict(format!(
-                    "address {name}: {other}: it is {has}, and an address is never changed; delete it and ask anew"
-                ))
-                .of_field("address")
-                .into()),
-                None if request.family != family => Err(Refusal::conflict(format!(
-                    "address {name}: family: it is {has}, and an address is never changed; delete it and ask anew"
-                ))
-                .of_field("family")
-                .into()),
-                _ => Ok(()),
-            };
-        }
-        if let Some(port) = &request.adopt {
-            return self.adopt(name, request, port);
-        }
-        let taken: BTreeMap<IpAddr, &str> =
-            self.wanted.addresses.iter().map(|(holder, address)| (*address, holder.as_str())).collect();
-        match addresses::choose(request, &self.cluster.blocks, &taken)? {
-            Choice::Address(address) => {
-                self.wanted.addresses.insert(name.to_owned(), address);
-                Ok(())
-            }
-            Choice::NeedsBlock(family) => Err(Stop::NeedsBlock(family)),
-        }
-    }
-
-    fn adopt(
-        &mut self,
-        name: &str,
-        request: &ake_api_client::AddressRequest,
-        port: &str,
-    ) -> Result<(), Stop> {
-        let project = &self.cluster.project;
-        let fact = self.facts.with_id(port).filter(|fact| fact.project == *project);
-        let adoption = addresses::adopt(request, port, project, fact, &self.facts.vip_networks)?;
-        let address = adoption.address;
-        if let Some((holder, _)) = self.wanted.addresses.iter().find(|(_, taken)| **taken == address) {
-            return Err(Refusal::conflict(format!(
-                "adopt: {port}: its address {address} is address {holder} of this cluster already"
-            ))
-            .of_field("adopt")
-            .into());
-        }
-        if !self.cluster.blocks.contains(&address.into()) {
-            return Err(Stop::NeedsAdoption(adoption));
-        }
-        self.wanted.addresses.insert(name.to_owned(), address);
-        Ok(())
-    }
-
-    fn delete_address(&mut self, name: &str) -> Result<(), Refusal> {
-        if let Some((user, _)) = self.wanted.load_balancers.iter().find(|(_, lb)| lb.address == name) {
-            return Err(Refusal::conflict(format!(
-                "address {name}: load balancer {user} uses it; delete that first"
-            )));
-        }
-        if self.cluster.deleting {
-            for pool in self.wanted.pools.values_mut() {
-                pool.checks.retain(|check| vip_checked(check) != Some(name));
-            }
-        }
-        for (port, askers) in &mut self.wanted.node_ports {
-            for (asker, ask) in askers {
-                if self.cluster.deleting {
-                    ask.addresses.retain(|address| address != name);
-                } else if ask.addresses.iter().any(|address| address == name) {
-                    return Err(Refusal::conflict(format!(
-                        "address {name}: node port {port} has it as an address pair, which {asker} asked for; delete \
-                         that first"
-                    )));
-                }
-            }
-        }
-        self.wanted.addresses.remove(name);
-        Ok(())
     }
 
     fn put_pool(&mut self, name: &str, request: &PoolRequest) -> Result<(), Refusal> {
@@ -273,12 +204,18 @@ impl Judge<'_> {
             Refusal::invalid("address", request.address, format!("member {name}: {expected}; {found}"))
         };
         let port =
-            self.facts.with_address(request.address).ok_or_else(|| refuse("there is none".to_owned()))?;
+            self.known.with_address(request.address).ok_or_else(|| refuse("there is none".to_owned()))?;
         if port.project != *project || port.network != *network {
             return Err(refuse("there is none".to_owned()));
         }
         if !port.is_of_a_server() {
             return Err(refuse(format!("port {} has it, but belongs to no server yet", port.id)));
+        }
+        if let Some(id) = &request.port
+            && port.id.is_empty()
+        {
+            let expected = format!("member {name}: expected none: no Neutron knows network {network}");
+            return Err(Refusal::invalid("port", id, expected));
         }
         if let Some(id) = &request.port
             && *id != port.id
@@ -322,12 +259,8 @@ impl Judge<'_> {
                     "expected the name of a pool of the cluster; there is none of this name",
                 ));
             }
-            let other = self.wanted.load_balancers.iter().find(|(other, lb)| {
-                other.as_str() != name
-                    && lb.address == request.address
-                    && lb.listeners.iter().any(|l| (l.protocol, l.port) == (listener.protocol, listener.port))
-            });
-            if let Some((other, _)) = other {
+            let other = self.held.listens(&request.address, listener);
+            if let Some(other) = other.filter(|other| *other != name) {
                 return Err(Refusal::conflict(format!(
                     "load balancer {name}: listeners: {} {} on address {}: load balancer {other} has it already",
                     format!("{:?}", listener.protocol).to_uppercase(),
@@ -341,6 +274,10 @@ impl Judge<'_> {
         request.listeners.sort();
         request.source_ranges.sort();
         request.source_ranges.dedup();
+        if let Some(before) = self.wanted.load_balancers.remove(name) {
+            self.held.let_go(&before);
+        }
+        self.held.take(name, &request);
         self.wanted.load_balancers.insert(name.to_owned(), request);
         Ok(())
     }
@@ -359,7 +296,7 @@ impl Judge<'_> {
         }
         let ClusterRecord { project, network, .. } = self.cluster;
         let fact =
-            self.facts.with_id(port).filter(|fact| fact.project == *project && fact.network == *network);
+            self.known.with_id(port).filter(|fact| fact.project == *project && fact.network == *network);
         if fact.is_none() {
             return Err(Refusal::invalid(
                 "port",

@@ -2,7 +2,9 @@
 
 mod election;
 mod follow;
+mod orphans;
 mod reconcile;
+mod renewed;
 pub mod translate;
 mod view;
 
@@ -19,13 +21,16 @@ use lb_driver::{
     driver::{Driver, DriverError, Status},
     fit::Fitted,
     model::State,
-    vendor::xdp,
+    vendor::{bigip, xdp},
 };
 use tokio::sync::{Notify, watch};
 
 pub use election::{Election, Leadership};
 use follow::Changed;
-pub use reconcile::Reconciler;
+pub use orphans::Orphans;
+pub(crate) use orphans::unknown;
+pub use reconcile::{Reconciler, close};
+pub use renewed::Renewed;
 pub use view::{applied, member_health};
 
 use crate::{
@@ -35,6 +40,10 @@ use crate::{
 
 /// How long a balancer may take for one answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The same of a BIG-IP, which takes its time for long lists.
+const BIGIP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a BIG-IP that is busy is asked again within one comparison.
+const BIGIP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A balancer, as it was seen last.
 #[derive(Debug, Clone, Default)]
@@ -45,8 +54,19 @@ pub struct Seen {
     pub status: Option<Arc<Status>>,
     /// Why it does not have what is wanted.
     pub failure: Option<String>,
+    /// Where it refused what is of some projects alone: why, by project.
+    pub refused: BTreeMap<String, String>,
     /// What was asked of it, and what it cannot do.
     pub fitted: Arc<Fitted>,
+}
+
+impl Seen {
+    /// Why it does not have what is wanted, as a project is told: what was refused another one is not its business.
+    #[must_use]
+    pub fn failure_of(&self, project: &str) -> Option<String> {
+        let all = self.failure.clone().filter(|_| self.refused.is_empty());
+        self.refused.get(project).cloned().or(all)
+    }
 }
 
 /// All balancers, as they were seen last.
@@ -160,19 +180,39 @@ impl Devices {
 /// Sets up the drivers that the configuration names, by URL.
 pub fn drivers(config: &Config) -> anyhow::Result<BTreeMap<String, Arc<dyn Driver>>> {
     let device = &config.device;
+    let wrong = |e: DriverError| anyhow::anyhow!("device.{e}");
+    let ca = std::fs::read(&device.ca)?;
     let mut drivers: BTreeMap<String, Arc<dyn Driver>> = BTreeMap::new();
-    for url in &device.endpoints {
-        let driver = match device.driver {
-            DriverKind::Xdp => xdp::XdpDriver::new(&xdp::Settings {
-                url: url.clone(),
-                ca: std::fs::read(&device.ca)?,
-                certificate: std::fs::read(&device.certificate)?,
-                key: std::fs::read(&device.key)?,
-                timeout: TIMEOUT,
-            })
-            .map_err(|e: DriverError| anyhow::anyhow!("device: {e}"))?,
-        };
-        drivers.insert(url.clone(), Arc::new(driver));
+    match device.driver {
+        DriverKind::Xdp => {
+            let (certificate, key) = device.identity()?;
+            for url in &device.endpoints {
+                let driver = xdp::XdpDriver::new(&xdp::Settings {
+                    url: url.clone(),
+                    ca: ca.clone(),
+                    certificate: std::fs::read(certificate)?,
+                    key: std::fs::read(key)?,
+                    timeout: TIMEOUT,
+                });
+                drivers.insert(url.clone(), Arc::new(driver.map_err(wrong)?));
+            }
+        }
+        // both units of a pair are one device: the active one is written, and the other follows
+        DriverKind::Bigip => {
+            let told = device.bigip()?;
+            let driver = bigip::BigIpDriver::new(&bigip::Settings {
+                urls: device.endpoints.clone(),
+                username: told.username.to_owned(),
+                password: told.password,
+                ca,
+                partition_prefix: told.partition_prefix.to_owned(),
+                traffic_group: told.traffic_group.to_owned(),
+                sync_group: told.sync_group.map(str::to_owned),
+                timeout: BIGIP_TIMEOUT,
+                patience: BIGIP_PATIENCE,
+            });
+            drivers.insert(device.endpoints.join(" "), Arc::new(driver.map_err(wrong)?));
+        }
     }
     Ok(drivers)
 }

@@ -1,18 +1,27 @@
 //! The task that keeps the balancers at what is wanted: woken by changes and by the clock, it compares and
 //! writes only where there is a difference.
 
-use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use lb_driver::{
     diff,
-    driver::Driver,
+    driver::{Driver, DriverError},
     fit::{self, Fitted},
     model::{State, Version},
 };
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Devices, Leadership, Seen, View, follow, translate, view::refusal};
+use super::{
+    Devices, Leadership, Seen, View, follow,
+    orphans::{Kept, Orphans},
+    translate,
+    view::refusal,
+};
 use crate::{metrics::Metrics, store::Store};
 
 /// Wait after the first failure; doubled with every further one, up to the period.
@@ -38,6 +47,15 @@ pub struct Reconciler {
     pub metrics: Metrics,
     /// Whether this instance is the one that writes.
     pub leadership: Leadership,
+    /// What balancers have of clusters that the database does not know.
+    pub orphans: Orphans,
+}
+
+/// What is wanted, and by whom.
+struct Wanted {
+    state: State,
+    /// All clusters that the database knows.
+    clusters: BTreeSet<String>,
 }
 
 impl Reconciler {
@@ -59,7 +77,11 @@ impl Reconciler {
             }
             let next = Instant::now() + pause;
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => {
+                    followers.shutdown().await;
+                    close(&self.drivers).await;
+                    return;
+                }
                 () = self.devices.inner.changed.notified() => {}
                 () = tokio::time::sleep_until(next) => {}
             }
@@ -93,7 +115,9 @@ impl Reconciler {
             if let Some(failure) = seen.failure.as_deref().filter(|failure| *failure != NOT_YET) {
                 tracing::warn!(device = %url, failure, "a balancer does not have what is wanted");
             }
-            seen.status = driver.status().await.map(Arc::new).ok();
+            if seen.state.is_some() {
+                seen.status = driver.status().await.map(Arc::new).ok();
+            }
             (url.clone(), seen)
         });
         view.devices = futures::future::join_all(seen).await.into_iter().collect();
@@ -104,15 +128,17 @@ impl Reconciler {
         view
     }
 
-    async fn wanted(&self) -> Result<State, String> {
+    async fn wanted(&self) -> Result<Wanted, String> {
         let (version, clusters) = self.store.load_all().await.map_err(|e| e.to_string())?;
         self.devices.inner.compared.fetch_max(version.number, Ordering::SeqCst);
         let state = translate::state(version, &clusters).map_err(|e| e.to_string())?;
         state.check().map_err(|e| e.to_string())?;
-        Ok(state)
+        let clusters = clusters.iter().map(|cluster| cluster.record.id.to_string()).collect();
+        Ok(Wanted { state, clusters })
     }
 
-    async fn device(&self, url: &str, driver: &dyn Driver, wanted: &State) -> Seen {
+    async fn device(&self, url: &str, driver: &dyn Driver, wanted: &Wanted) -> Seen {
+        let Wanted { state: wanted, clusters } = wanted;
         let actual = match driver.read().await {
             Ok(actual) => actual,
             Err(e) => return Seen { failure: Some(e.to_string()), ..Seen::default() },
@@ -124,14 +150,17 @@ impl Reconciler {
             fitted: Arc::clone(&fitted),
             ..Seen::default()
         };
-        let changes = diff::diff(&fitted.state, &actual);
+        let leads = self.leadership.may_write_in(wanted.version.epoch);
+        let Kept { state: target, going } =
+            self.orphans.keep(url, &fitted.state, &actual, clusters, leads, &self.metrics);
+        let changes = diff::diff(&target, &actual);
         if changes.is_empty() && !self.must_fence(driver, wanted, actual.version) {
             return seen(actual, None);
         }
-        if !self.leadership.may_write_in(wanted.version.epoch) {
+        if !leads {
             return seen(actual, Some(NOT_YET.to_owned()));
         }
-        let wanted = match self.versioned(&fitted.state, actual.version).await {
+        let wanted = match self.versioned(&target, actual.version).await {
             Ok(wanted) => wanted,
             Err(failure) => return seen(actual, Some(failure)),
         };
@@ -141,9 +170,20 @@ impl Reconciler {
         match driver.apply(&wanted, &changes).await {
             Ok(()) => {
                 self.metrics.device_written(changes.len());
+                self.metrics.orphans_removed(url, going);
                 seen(wanted, None)
             }
-            Err(e) => seen(actual, Some(e.to_string())),
+            Err(e) => {
+                let failure = Some(e.to_string());
+                match e {
+                    // it has what is of the other projects
+                    DriverError::RefusedInPart { reasons, .. } => {
+                        let now = driver.read().await.unwrap_or(actual);
+                        Seen { refused: reasons, ..seen(now, failure) }
+                    }
+                    _ => seen(actual, failure),
+                }
+            }
         }
     }
 
@@ -159,7 +199,7 @@ impl Reconciler {
 
     /// What the balancer can do of what is wanted. What it is newly refused is told.
     fn fit(&self, url: &str, driver: &dyn Driver, wanted: &State, actual: &State) -> Fitted {
-        let fitted = fit::fit(wanted, &driver.capabilities(), actual);
+        let fitted = fit::fit_to(driver, wanted, actual);
         let before = self.devices.view().devices.remove(url).unwrap_or_default().fitted;
         for (owner, reasons) in &fitted.refused {
             if before.refused.get(owner) != Some(reasons) {
@@ -186,6 +226,15 @@ impl Reconciler {
             wanted.version = self.store.next_version().await.map_err(|e| e.to_string())?;
         }
         Ok(wanted)
+    }
+}
+
+/// Gives sessions back; one that is not given back ends by itself.
+pub async fn close(drivers: &BTreeMap<String, Arc<dyn Driver>>) {
+    for (url, driver) in drivers {
+        if let Err(error) = driver.close().await {
+            tracing::debug!(device = %url, %error, "a session was not given back");
+        }
     }
 }
 

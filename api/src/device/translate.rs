@@ -51,7 +51,8 @@ fn pool(cluster: &Loaded, name: &str) -> Result<(Owner, model::Pool), Untranslat
     let mut members = BTreeMap::new();
     for (member, body) in &wanted.members {
         let WantedMember { address, mac, weight, draining, .. } = body;
-        let mac = Some(mac.parse().map_err(|e| wrong(record, member, e))?);
+        let known = Some(mac).filter(|mac| !mac.is_empty());
+        let mac = known.map(|mac| mac.parse().map_err(|e| wrong(record, member, e))).transpose()?;
         members.insert(
             member.clone(),
             model::Member { address: *address, mac, weight: *weight, draining: *draining },

@@ -2,10 +2,11 @@
 
 use lb_driver::{driver::MemberStatus, fit::Reason};
 
-use super::{View, translate};
+use super::{Seen, View, translate};
 use crate::store::Loaded;
 
-/// Whether all balancers have a load balancer as it is wanted, and if not, why.
+/// Whether all balancers have a load balancer as it is wanted, and if not, why. One that cannot be read does not count
+/// as long as another one says that packets are sent to it: a pair works on when one of the two is off.
 #[must_use]
 pub fn applied(view: &View, cluster: &Loaded, name: &str) -> (bool, Option<String>) {
     let wanted = match translate::load_balancer(cluster, name) {
@@ -17,15 +18,19 @@ pub fn applied(view: &View, cluster: &Loaded, name: &str) -> (bool, Option<Strin
         return (false, Some("no balancer was asked yet".to_owned()));
     }
     let (owner, balancer) = wanted;
+    let says_active = |seen: &Seen| seen.status.as_ref().is_some_and(|status| status.active == Some(true));
+    let served = view.devices.values().any(|seen| seen.state.is_some() && says_active(seen));
     for seen in view.devices.values() {
+        if seen.state.is_none() && served {
+            continue;
+        }
         if let Some(reasons) = seen.fitted.refused.get(&owner) {
             return (false, Some(refusal(reasons)));
         }
         let has = seen.state.as_ref().and_then(|state| state.load_balancers.get(&owner));
         if has.map(|has| seen.fitted.as_wanted(has)).as_ref() != Some(&balancer) {
-            let reason =
-                seen.failure.clone().unwrap_or_else(|| "the balancer does not have it yet".to_owned());
-            return (false, Some(reason));
+            let reason = seen.failure_of(owner.project());
+            return (false, Some(reason.unwrap_or_else(|| "the balancer does not have it yet".to_owned())));
         }
     }
     (true, None)
@@ -63,18 +68,8 @@ mod tests {
     };
 
     fn cluster(protocol: Protocol) -> Loaded {
-        let record = ClusterRecord {
-            id: ClusterId::from_u128(1),
-            name: "demo".into(),
-            project: "p".into(),
-            network: "n".into(),
-            pod_range: "10.240.0.0/16".parse().unwrap(),
-            pod_range_v6: None,
-            blocks: vec![],
-            deleting: false,
-            revision: 1,
-            lease_transitions: 0,
-        };
+        let record =
+            ClusterRecord::new(ClusterId::from_u128(1), ["demo", "p", "n"], "10.240.0.0/16".parse().unwrap());
         let member = WantedMember {
             address: "192.168.77.20".parse().unwrap(),
             mac: "fa:16:3e:00:00:01".into(),
@@ -92,6 +87,7 @@ mod tests {
         };
         let wanted = Wanted {
             addresses: BTreeMap::from([("svc".into(), "203.0.113.17".parse().unwrap())]),
+            notes: BTreeMap::new(),
             pools: BTreeMap::from([("nodes".into(), pool)]),
             load_balancers: BTreeMap::from([("svc".into(), request)]),
             node_ports: BTreeMap::new(),
@@ -111,8 +107,8 @@ mod tests {
         let seen = Seen {
             status: Some(Arc::new(Status { pools: pools.collect(), ..Status::default() })),
             state: Some(Arc::new(fitted.state.clone())),
-            failure: None,
             fitted: Arc::new(fitted),
+            ..Seen::default()
         };
         View { answered: 1, devices: BTreeMap::from([("https://b".to_owned(), seen)]) }
     }
@@ -122,6 +118,43 @@ mod tests {
         let cluster = cluster(Protocol::Sctp);
         let reason = "listener SCTP/80: the balancer does not do SCTP".to_owned();
         assert_eq!(applied(&view(&cluster, &[]), &cluster, "svc"), (false, Some(reason)));
+    }
+
+    #[test]
+    fn what_was_refused_another_project_is_not_told() {
+        let cluster = cluster(Protocol::Udp);
+        let told = |project: &str| {
+            let mut view = view(&cluster, &[]);
+            for seen in view.devices.values_mut() {
+                seen.state = None;
+                seen.failure = Some("refused: theirs, ours".to_owned());
+                seen.refused = BTreeMap::from([(project.to_owned(), "no room".to_owned())]);
+            }
+            applied(&view, &cluster, "svc").1.unwrap()
+        };
+        assert_eq!((told("p"), told("q")), ("no room".into(), "the balancer does not have it yet".into()));
+    }
+
+    #[test]
+    fn a_balancer_that_is_off_counts_only_where_no_other_takes_packets() {
+        let cluster = cluster(Protocol::Udp);
+        let told = |active: Option<bool>, failure: Option<&str>| {
+            let mut view = view(&cluster, &[]);
+            let seen = view.devices.values_mut().next().unwrap();
+            seen.status = Some(Arc::new(Status { active, ..Status::default() }));
+            if failure.is_some() {
+                seen.state = Some(Arc::new(State::default()));
+                seen.failure = failure.map(Into::into);
+            }
+            let off = Seen { failure: Some("no connection".to_owned()), ..Seen::default() };
+            view.devices.insert("https://a".to_owned(), off);
+            applied(&view, &cluster, "svc")
+        };
+        assert_eq!(told(Some(true), None), (true, None));
+        let off = (false, Some("no connection".to_owned()));
+        assert_eq!(told(Some(false), None), off, "packets go to the one that is not reached");
+        assert_eq!(told(None, None), off, "nobody knows where packets go");
+        assert_eq!(told(Some(true), Some("refused")), (false, Some("refused".to_owned())));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     io::Write,
     net::IpAddr,
     path::Path,
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
 };
 
 use serde_json::json;
@@ -35,13 +35,18 @@ impl Audit {
         Ok(Self { file: Mutex::new(file) })
     }
 
+    /// Opens the file anew, where it was moved away. If that fails, the old one is written on.
+    pub fn reopen(&self, path: &Path) -> std::io::Result<()> {
+        let Self { file } = Self::open(path)?;
+        let file = file.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
+        Ok(())
+    }
+
     pub(super) fn write(&self, entry: &Entry<'_>) {
         let line = line(&jiff::Timestamp::now().to_string(), entry);
-        let written = match self.file.lock() {
-            Ok(mut file) => file.write_all(line.as_bytes()),
-            Err(poisoned) => poisoned.into_inner().write_all(line.as_bytes()),
-        };
-        if let Err(error) = written {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = file.write_all(line.as_bytes()) {
             tracing::error!(%error, line, "the audit log cannot be written");
         }
     }

@@ -26,7 +26,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Guarded {
                 })?)
             }
         };
-        Ok(Self(Guards { if_match: text(&parts.headers, &header::IF_MATCH), lease_transitions }))
+        let if_match = text(&parts.headers, &header::IF_MATCH);
+        Ok(Self(Guards { if_match, lease_transitions, ..Guards::default() }))
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use ake_api_client::{Batch, Bundle, BundleRequest, Cluster, ClusterId, ClusterRequest, ClusterState};
+use ake_api_client::{
+    Batch, Bundle, BundleRequest, Cluster, ClusterId, ClusterRequest, ClusterState, KubernetesRequest,
+    ProjectAddress, Quotas,
+};
 use axum::{
     Extension, Json,
     extract::State,
@@ -54,6 +57,29 @@ pub(super) fn seen_or<T: Serialize>((answer, tag): (Option<T>, String)) -> Respo
 
 pub(super) async fn list(State(app): Shared, Extension(caller): Who) -> Result<Json<Vec<Cluster>>, Refusal> {
     app.service.list(&caller).await.map(Json)
+}
+
+pub(super) async fn addresses(
+    State(app): Shared,
+    Extension(caller): Who,
+) -> Result<Json<Vec<ProjectAddress>>, Refusal> {
+    app.service.addresses(&caller).await.map(Json)
+}
+
+pub(super) async fn release_address(
+    State(app): Shared,
+    Extension(caller): Who,
+    Named(address): Named<String>,
+) -> Result<StatusCode, Refusal> {
+    let address =
+        address.parse().map_err(|_| Refusal::invalid("address", &address, "expected an IP address"))?;
+    to_the_end(async move { app.service.release_address(&caller, address).await })
+        .await
+        .map(|()| StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn quota(State(app): Shared, Extension(caller): Who) -> Result<Json<Quotas>, Refusal> {
+    app.service.quota(&caller).await.map(Json)
 }
 
 /// How long to wait for news.
@@ -119,6 +145,18 @@ pub(super) async fn put_bundle(
     to_the_end(async move { app.service.put_bundle(&caller, id, &guards, &role, &request).await })
         .await
         .map(|()| StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn put_kubernetes(
+    State(app): Shared,
+    Extension(caller): Who,
+    Named(id): Named<ClusterId>,
+    Guarded(guards): Guarded,
+    Body(request): Body<KubernetesRequest>,
+) -> Tagged<ClusterState> {
+    to_the_end(async move { app.service.put_kubernetes(&caller, id, &guards, &request).await })
+        .await
+        .map(tagged)
 }
 
 pub(super) async fn batch(

@@ -4,6 +4,7 @@ mod audit;
 mod gate;
 mod guard;
 mod handlers;
+mod limit;
 mod openapi;
 mod parts;
 mod read;
@@ -17,8 +18,8 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State},
-    http::{HeaderMap, Method, Uri},
+    extract::{DefaultBodyLimit, Request, State},
+    http::{HeaderMap, Uri},
     middleware,
     response::IntoResponse,
     routing::get,
@@ -26,6 +27,7 @@ use axum::{
 use serde_json::{Value, json};
 
 pub use audit::Audit;
+pub use limit::Limits;
 
 use routes::Health;
 
@@ -38,6 +40,8 @@ use crate::{
 
 /// Largest body of a request: a batch for a cluster of some thousand nodes.
 const LARGEST_BODY: usize = 16 * 1024 * 1024;
+/// How long the database may take when metrics are read. Whoever reads them waits longer.
+const MEASURING: Duration = Duration::from_secs(2);
 /// How long an answer may take; what was begun goes on.
 const PATIENCE: Duration = Duration::from_secs(28);
 
@@ -47,6 +51,8 @@ pub struct App {
     pub service: Arc<Service>,
     /// Knows callers.
     pub authenticator: Authenticator,
+    /// Knows how often anybody may ask.
+    pub limits: Limits,
     /// Keeps the trail.
     pub audit: Audit,
     /// Counts.
@@ -62,7 +68,7 @@ pub fn router(app: Arc<App>) -> Router {
     let (guarded, open, _) = routes::routes();
     guarded
         .route_layer(middleware::from_fn_with_state(Arc::clone(&app), gate::authenticate))
-        .merge(open)
+        .merge(open.route_layer(middleware::from_fn_with_state(Arc::clone(&app), gate::count_stranger)))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
@@ -77,10 +83,20 @@ pub fn description_of_all() -> Value {
 }
 
 /// What Prometheus reads; served apart from the API.
-pub fn metrics_router(metrics: Metrics) -> Router {
+pub fn metrics_router(service: Arc<Service>) -> Router {
     let text = move || {
-        let metrics = metrics.clone();
-        async move { metrics.text().map_err(|e| Refusal::unavailable(e.to_string())) }
+        let service = Arc::clone(&service);
+        async move {
+            // the rest is shown all the same: it is asked for when things go wrong
+            match tokio::time::timeout(MEASURING, service.measure_quotas()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(refusal)) => {
+                    tracing::warn!(%refusal, "what projects have of their quotas cannot be measured");
+                }
+                Err(_) => tracing::warn!("what projects have of their quotas is not known in time"),
+            }
+            service.metrics.text().map_err(|e| Refusal::unavailable(e.to_string()))
+        }
     };
     Router::new().route("/metrics", get(text))
 }
@@ -115,13 +131,17 @@ async fn health(State(app): State<Arc<App>>) -> Result<Json<Health>, Refusal> {
     }
 }
 
-async fn unknown_path(uri: Uri) -> Refusal {
-    Refusal::not_found("path", uri.path())
+async fn unknown_path(State(app): State<Arc<App>>, request: Request) -> Refusal {
+    let unknown = || Refusal::not_found("path", request.uri().path());
+    gate::stranger(&app, &request).err().unwrap_or_else(unknown)
 }
 
-async fn unknown_method(method: Method, uri: Uri) -> Refusal {
-    let message = format!("{method} {}: this path does not take this method", uri.path());
-    Refusal::new(Kind::Method, message)
+async fn unknown_method(State(app): State<Arc<App>>, request: Request) -> Refusal {
+    let unknown = || {
+        let (method, path) = (request.method(), request.uri().path());
+        Refusal::new(Kind::Method, format!("{method} {path}: this path does not take this method"))
+    };
+    gate::stranger(&app, &request).err().unwrap_or_else(unknown)
 }
 
 #[cfg(test)]

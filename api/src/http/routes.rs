@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use ake_api_client::{
     Address, AddressRequest, Batch, Bundle, BundleRequest, Cluster, ClusterRequest, ClusterState,
-    LoadBalancer, LoadBalancerRequest, Member, MemberRequest, NodePort, NodePortRequest, Pool, PoolRequest,
+    KubernetesRequest, LoadBalancer, LoadBalancerRequest, Member, MemberRequest, NodePort, NodePortRequest,
+    Pool, PoolRequest, ProjectAddress, Quotas,
 };
 use axum::{Router, http::Method};
 use serde_json::{Value, json};
@@ -16,6 +17,8 @@ use super::{
     openapi::{Api, Operation},
     parts, versions,
 };
+
+const ADDRESSES: &str = "/v1/addresses";
 
 const PUT: Method = Method::PUT;
 const POST: Method = Method::POST;
@@ -31,7 +34,7 @@ const NODE_PORT: &str = "/v1/clusters/{cluster}/node-ports/{port}";
 /// The routes that need a token, those that do not, and the description of both.
 pub(super) fn routes() -> (Router<Arc<App>>, Router<Arc<App>>, Value) {
     let api = about_clusters(Api::new());
-    let api = about_parts(api);
+    let api = about_parts(about_addresses(api));
     about_itself(api).finish()
 }
 
@@ -48,6 +51,10 @@ fn about_clusters(api: Api) -> Api {
     api.on(
         |api| api.read::<Vec<Cluster>>("/v1/clusters", "The project's clusters; for an application credential its own."),
         handlers::list,
+    )
+    .on(
+        |api| api.read::<Quotas>("/v1/quota", "What the project has of what it may have."),
+        handlers::quota,
     )
     .on(
         |api| wait(api.read::<ClusterState>(CLUSTER, "All that a cluster owns; the change feed.")).tagged(),
@@ -81,10 +88,36 @@ fn about_clusters(api: Api) -> Api {
     )
     .on(
         |api| {
+            let path = "/v1/clusters/{cluster}/kubernetes";
+            let about = "Says which Kubernetes writes for a cluster from now on. An application credential may not: a copied \
+                         cloud.conf has it as well.";
+            api.write::<KubernetesRequest, ClusterState>(PUT, path, about).tagged()
+        },
+        handlers::put_kubernetes,
+    )
+    .on(
+        |api| {
             let path = "/v1/clusters/{cluster}/bundles/{role}";
             api.write::<BundleRequest, ()>(PUT, path, "Stores a role's sealed bundle.").tagged()
         },
         handlers::put_bundle,
+    )
+}
+
+fn about_addresses(api: Api) -> Api {
+    api.on(
+        |api| {
+            let about = "The project's addresses: those of its clusters, and those that outlived theirs.";
+            api.read::<Vec<ProjectAddress>>(ADDRESSES, about)
+        },
+        handlers::addresses,
+    )
+    .on(
+        |api| {
+            let about = "Gives back an address that outlived its cluster. An application credential may not: it is one cluster's.";
+            api.write::<(), ()>(DELETE, "/v1/addresses/{address}", about)
+        },
+        handlers::release_address,
     )
 }
 

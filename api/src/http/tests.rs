@@ -4,10 +4,15 @@
 mod described;
 mod faults;
 mod imitation;
+mod kubernetes;
 mod life;
 mod lost;
+mod many;
 mod news;
+mod plain;
+mod quota;
 mod refusals;
+mod retained;
 mod tenancy;
 
 use std::{net::SocketAddr, path::Path, sync::Arc};
@@ -24,12 +29,12 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use wiremock::MockServer;
 
-use super::{App, Audit, Peer, router};
+use super::{App, Audit, Limits, Peer, router};
 use crate::{
     auth::Authenticator,
     cloud::Cloud,
     config::{Config, EXAMPLE},
-    device::{Devices, Leadership, Reconciler},
+    device::{Devices, Leadership, Orphans, Reconciler},
     metrics::Metrics,
     service::Service,
     store::{Database, Store},
@@ -61,6 +66,7 @@ struct Said {
     status: StatusCode,
     body: Value,
     etag: String,
+    retry_after: Option<u64>,
 }
 
 impl House {
@@ -72,10 +78,13 @@ impl House {
         let (server, neutron) = cloud().await;
         let text = EXAMPLE
             .replace("http://192.0.2.2:5000/v3", &server.uri())
-            .replace("password_file = \"/etc/ake/keystone-password\"", "password = \"secret\"");
+            .replace("password_file = \"/etc/ake/keystone-password\"", "password = \"secret\"")
+            // pools are written before their listeners here
+            .replace("check_ports = [", "check_ports = [\"80\", ");
         let config = Arc::new(Config::parse(Path::new("api.toml"), &edit(text)).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&Database::Sqlite(folder.path().join("api.sqlite"))).await.unwrap();
+        let store = store.with_quotas(config.quotas());
         let (devices, metrics, stop) =
             (Devices::default(), Metrics::new().unwrap(), CancellationToken::new());
         let balancer = Arc::new(Memory::default());
@@ -86,6 +95,7 @@ impl House {
             period: config.period(),
             metrics: metrics.clone(),
             leadership: Leadership::default(),
+            orphans: Orphans::new(config.period(), config.orphan_budget),
         };
         tokio::spawn(reconciler.run(stop.clone()));
         let cloud = Arc::new(Cloud::new(&config).unwrap());
@@ -93,7 +103,9 @@ impl House {
             Arc::new(Service::new(Arc::clone(&config), store, Arc::clone(&cloud), devices, metrics.clone()));
         let audit = Audit::open(&folder.path().join("audit.jsonl")).unwrap();
         let authenticator = Authenticator::new(cloud, std::time::Duration::from_secs(60), 100);
-        let router = router(Arc::new(App { service: Arc::clone(&service), authenticator, audit, metrics }));
+        let limits = Limits::new(&config.limits);
+        let app = App { service: Arc::clone(&service), authenticator, limits, audit, metrics };
+        let router = router(Arc::new(app));
         Self { router, service, config, neutron, balancer, folder, stop, _cloud: server }
     }
 
@@ -128,8 +140,10 @@ impl House {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let status = response.status();
         let etag = response.headers().get("etag").map(|t| t.to_str().unwrap().to_owned()).unwrap_or_default();
+        let retry_after = response.headers().get("retry-after").and_then(|s| s.to_str().ok()?.parse().ok());
         let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
-        let said = Said { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), etag };
+        let said =
+            Said { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null), etag, retry_after };
         described::check(&method, path, &body, said.status, &said.body);
         said
     }
@@ -255,7 +269,7 @@ async fn drift_is_put_right() {
         port["mac_address"] = json!("fa:16:3e:00:00:02");
     });
     house.service.settle_for_tests(DEMO).await;
-    assert_eq!(house.neutron.pairs(PORT), ["10.9.9.9/32", "203.0.113.16/32"]);
+    assert_eq!(house.neutron.pairs(PORT), ["10.9.9.9", "203.0.113.16/32"]);
     let said = house.get(&cluster("")).await;
     assert_eq!(said.body["pools"]["masters"]["members"]["m0"]["mac"], "fa:16:3e:00:00:02");
 }
@@ -293,10 +307,24 @@ async fn every_write_leaves_a_line_and_no_secret() {
     house.say_from("192.0.2.9", "", Method::POST, &format!("/v1/claims/{claim}"), json!({})).await;
     house.say("alice:demo:reader", Method::PUT, &cluster(""), registration()).await;
     house.get(&cluster("")).await;
+    let written = [
+        (TOKEN, json!(["alice", "demo", null, null])),
+        ("alice:demo:member:trust", json!(["alice", "demo", "trust-1", null])),
+        ("bob:demo:member:cred=c1", json!(["bob", "demo", null, "c1"])),
+    ];
+    for (token, _) in &written {
+        assert_eq!(house.say(token, Method::PUT, &cluster(""), registration()).await.status, 200, "{token}");
+    }
     let text = std::fs::read_to_string(house.folder.path().join("audit.jsonl")).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let statuses: Vec<_> = lines.iter().map(|line| line["status"].as_u64().unwrap()).collect();
-    assert_eq!(statuses, [200, 404, 403]);
+    assert_eq!(statuses, [200, 404, 403, 200, 200, 200]);
+    let whose =
+        |line: &Value| json!([line["user"], line["project"], line["trust"], line["application_credential"]]);
+    assert_eq!(whose(&lines[1]), json!([null, null, null, null]), "a claim is no login");
+    for (line, (token, who)) in lines[3..].iter().zip(&written) {
+        assert_eq!(whose(line), *who, "{token}");
+    }
     assert_eq!(lines[0]["project"], "demo");
     assert!(!text.contains(&claim) && !text.contains(TOKEN), "{text}");
 }

@@ -40,6 +40,7 @@ pub fn cluster(record: &ClusterRecord, check_sources: &[IpNetwork]) -> Cluster {
         vip_blocks: record.blocks.clone(),
         check_sources: check_sources.to_vec(),
         deleting: record.deleting,
+        kubernetes: record.kubernetes,
     }
 }
 
@@ -52,7 +53,7 @@ pub fn state(loaded: &Loaded, view: &View, check_sources: &[IpNetwork]) -> Clust
         addresses: wanted
             .addresses
             .iter()
-            .map(|(name, address)| (name.clone(), Address { address: *address }))
+            .map(|(name, address)| (name.clone(), wanted.shown(name, *address)))
             .collect(),
         pools: named(wanted.pools.keys(), |name| pool(loaded, view, name)),
         load_balancers: named(wanted.load_balancers.keys(), |name| load_balancer(loaded, view, name)),
@@ -64,7 +65,7 @@ pub fn state(loaded: &Loaded, view: &View, check_sources: &[IpNetwork]) -> Clust
 /// One address as callers see it.
 pub fn address(loaded: &Loaded, name: &str) -> Result<Address, Refusal> {
     let address = loaded.wanted.addresses.get(name).ok_or_else(|| gone("address", name))?;
-    Ok(Address { address: *address })
+    Ok(loaded.wanted.shown(name, *address))
 }
 
 /// One pool as callers see it.

@@ -10,7 +10,7 @@ use crate::{
     cloud::Reservation,
     config::Vip,
     decide::{addresses::Adoption, blocks, wanted::ClusterRecord},
-    refusal::{Kind, Refusal},
+    refusal::Refusal,
     store::{BlockRecord, NewBlock, Origin},
 };
 
@@ -22,7 +22,7 @@ impl Service {
             let v4 = vip.first.is_ipv4();
             let of_family: Vec<&BlockRecord> = has
                 .iter()
-                .filter(|record| record.block.is_ipv4() == v4 && record.origin != Origin::Adopted)
+                .filter(|record| record.block.is_ipv4() == v4 && !record.origin.is_borrowed())
                 .collect();
             if of_family.is_empty() {
                 self.add_block(cluster, vip).await?;
@@ -44,7 +44,7 @@ impl Service {
     pub(super) async fn add_block_of(&self, cluster: &ClusterRecord, family: Family) -> Result<(), Refusal> {
         // one that was begun and not finished comes first
         for record in self.store.blocks(Some(cluster.id)).await? {
-            let begun = !record.settled && record.origin != Origin::Adopted;
+            let begun = !record.settled && !record.origin.is_borrowed();
             if begun && record.block.is_ipv4() == (family == Family::V4) {
                 match self.reserve(cluster, &record).await? {
                     Reservation::Port(_) | Reservation::Plain => return Ok(()),
@@ -110,25 +110,22 @@ impl Service {
 
     /// Gives a cluster the address of a port that was there before, as a block of its own.
     pub(super) async fn adopt(&self, cluster: &ClusterRecord, adoption: &Adoption) -> Result<(), Refusal> {
-        let Adoption { address, port, network } = adoption;
+        let Adoption { address, port, network, retained } = adoption;
+        let origin = if *retained { Origin::Retained } else { Origin::Adopted };
         let block = IpNetwork::from(*address);
         let has = self.store.blocks(Some(cluster.id)).await?;
         let begun = has.into_iter().find(|record| record.block == block && !record.settled);
         let record = match begun {
             Some(record) => record,
             None => {
-                let new = NewBlock {
-                    cluster: cluster.id,
-                    network: network.clone(),
-                    subnet: String::new(),
-                    origin: Origin::Adopted,
-                };
+                let new =
+                    NewBlock { cluster: cluster.id, network: network.clone(), subnet: String::new(), origin };
                 self.store.intend_block(&new, |owned| blocks::adopted(*address, owned)).await??
             }
         };
-        self.store.settle_block(&record, Some(port)).await?;
+        self.store.settle_block(&record, port.as_deref()).await?;
         self.devices.feed().touch(cluster.id);
-        tracing::info!(cluster = %cluster.id, %address, %port, "address adopted");
+        tracing::info!(cluster = %cluster.id, %address, port, retained, "address adopted");
         Ok(())
     }
 
@@ -142,17 +139,6 @@ impl Service {
     }
 
     async fn vips(&self, cluster: &ClusterRecord) -> Result<&[Vip], Refusal> {
-        for network in &self.config.networks {
-            if self.cloud.network_id(&network.network).await? == cluster.network {
-                return Ok(&network.vips);
-            }
-        }
-        Err(Refusal::new(
-            Kind::Unavailable,
-            format!(
-                "network {}: it is no longer in the operator's configuration of ake-api",
-                cluster.network
-            ),
-        ))
+        Ok(&self.configured_network(&cluster.network).await?.vips)
     }
 }

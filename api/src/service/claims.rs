@@ -24,6 +24,13 @@ impl Service {
             return Err(Refusal::new(Kind::Deleting, format!("cluster {} is being deleted", cluster.id)));
         }
         let peer = peer.to_canonical();
+        if self.plain_network(&cluster.network).is_some() {
+            let why = format!(
+                "no Neutron knows network {}, so nobody can tell whose address this is",
+                cluster.network
+            );
+            return Err(forbidden(peer, why));
+        }
         let ports = self.cloud.ports_with_address(&cluster.network, peer).await?;
         let port = ports.iter().find(|port| port.project == cluster.project).ok_or_else(|| {
             forbidden(

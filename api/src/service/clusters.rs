@@ -4,7 +4,7 @@ use ake_api_client::{BundleRequest, Cluster, ClusterId, ClusterRequest, ClusterS
 
 use super::{DEVICE_PATIENCE, Guards, Service};
 use crate::{
-    decide::{access::Caller, ranges, validate, wanted::ClusterRecord, wanted::Wanted},
+    decide::{access::Caller, addresses, ranges, validate, wanted::ClusterRecord, wanted::Wanted},
     device::View,
     refusal::{Kind, Refusal},
     store::{Change, Loaded, Origin},
@@ -73,18 +73,7 @@ impl Service {
         network: String,
     ) -> Result<(), Refusal> {
         let pools = self.pod_pools(&network).await?;
-        let mut record = ClusterRecord {
-            id,
-            name: request.name.clone(),
-            project: caller.project.clone(),
-            network,
-            pod_range: pools.0.0,
-            pod_range_v6: None,
-            blocks: vec![],
-            deleting: false,
-            revision: 1,
-            lease_transitions: 0,
-        };
+        let mut record = ClusterRecord::new(id, [&request.name, &caller.project, &network], pools.0.0);
         let choose = |taken: &[ipnetwork::IpNetwork]| {
             let one = |(pool, prefix)| ranges::pod_range(&request.network, pool, prefix, taken);
             Ok((one(pools.0)?, pools.1.map(one).transpose()?))
@@ -93,7 +82,7 @@ impl Service {
         if let Err(refusal) = self.ensure_blocks(&record).await {
             // Nothing is left behind of a cluster that could not be made. Where Neutron does not answer, the
             // record stays, so that a repetition or a deletion finds the ports.
-            if self.cloud.release(id).await.is_ok() {
+            if !self.uses_neutron(&record.network) || self.cloud.release(id, &[]).await.is_ok() {
                 self.store.forget(id).await?;
             }
             return Err(refusal);
@@ -104,8 +93,11 @@ impl Service {
 
     async fn allowed_network(&self, asked: &str) -> Result<String, Refusal> {
         let mut allowed = Vec::new();
+        if let Some(plain) = self.plain_network(asked) {
+            return Ok(plain.network.clone());
+        }
         for network in &self.config.networks {
-            let id = self.cloud.network_id(&network.network).await?;
+            let id = self.cloud.configured(network).await?;
             if asked == id || asked == network.network {
                 return Ok(id);
             }
@@ -120,13 +112,9 @@ impl Service {
 
     /// Where pod ranges come from, and their length; the second is for IPv6.
     async fn pod_pools(&self, id: &str) -> Result<(Pool, Option<Pool>), Refusal> {
-        for network in &self.config.networks {
-            if self.cloud.network_id(&network.network).await? == id {
-                let v6 = network.pod_pool_v6.zip(network.pod_prefix_v6);
-                return Ok(((network.pod_pool, network.pod_prefix), v6));
-            }
-        }
-        Err(Refusal::unavailable(format!("network {id}: it is no longer in the operator's configuration")))
+        let network = self.configured_network(id).await?;
+        let v6 = network.pod_pool_v6.zip(network.pod_prefix_v6);
+        Ok(((network.pod_pool, network.pod_prefix), v6))
     }
 
     /// Marks a cluster as going away: all load balancers but the API server's go, nothing new is taken.
@@ -140,8 +128,8 @@ impl Service {
         let loaded = self.load_for(caller, id).await?;
         guards.admit(&loaded.record)?;
         let left = loaded.wanted.leaving();
-        let change =
-            Change { wanted: Some(&left), deleting: true, lease_transitions: guards.lease_transitions };
+        let lease_transitions = guards.lease_transitions;
+        let change = Change { wanted: Some(&left), deleting: true, lease_transitions, ..Change::default() };
         if self.store.save(&loaded, change).await? {
             self.devices.feed().touch(id);
             tracing::info!(cluster = %id, "is going away");
@@ -155,7 +143,10 @@ impl Service {
         let _lock = self.lock(id).await;
         let loaded = self.load_for(caller, id).await?;
         guards.admit(&loaded.record)?;
-        let servers = self.cloud.servers_ports(&loaded.record).await?;
+        let servers = match self.plain_network(&loaded.record.network) {
+            Some(_) => Vec::new(),
+            None => self.cloud.servers_ports(&loaded.record).await?,
+        };
         if !servers.is_empty() {
             return Err(Refusal::conflict(format!(
                 "cluster {id}: {} ports tagged as its own still belong to servers ({}); delete the servers first",
@@ -164,10 +155,16 @@ impl Service {
             )));
         }
         self.sees_reservations(&loaded).await?;
+        let blocks = self.store.blocks(Some(id)).await?;
+        let outliving = addresses::outliving(&loaded, &blocks);
         let nothing = Wanted::default();
-        let change = Change { wanted: Some(&nothing), deleting: true, ..Change::default() };
+        let change =
+            Change { wanted: Some(&nothing), deleting: true, retained: &outliving, ..Change::default() };
         if self.store.save(&loaded, change).await? {
             self.devices.feed().touch(id);
+        }
+        for one in &outliving {
+            tracing::info!(cluster = %id, address = %one.address, name = one.name, "outlives its cluster");
         }
         let view = self.devices.wait(self.devices.signal(), DEVICE_PATIENCE).await;
         if let Some(reason) = still_there(&view, id) {
@@ -178,7 +175,11 @@ impl Service {
         let emptied = Loaded { wanted: nothing, ..loaded };
         self.sync_ports(&emptied, |_| true).await?;
         self.store.give_up_blocks(id).await?;
-        let released = self.cloud.release(id).await?;
+        let mut released = 0;
+        if self.uses_neutron(&emptied.record.network) {
+            let kept = self.store.retained(Some(&emptied.record.project)).await?;
+            released = self.cloud.release(id, &kept).await?;
+        }
         for _ in 0..released {
             self.metrics.neutron_written("release block");
         }
@@ -264,8 +265,9 @@ fn still_there(view: &View, cluster: ClusterId) -> Option<String> {
     view.devices.iter().find_map(|(url, seen)| match &seen.state {
         None => Some(seen.failure.clone().unwrap_or_else(|| format!("{url}: its state is not known"))),
         Some(state) => {
-            let has = state.load_balancers.keys().any(|owner| owner.cluster() == id);
-            has.then(|| seen.failure.clone().unwrap_or_else(|| format!("{url}: it has not let go yet")))
+            let held = state.load_balancers.keys().find(|owner| owner.cluster() == id)?;
+            let failure = seen.failure_of(held.project());
+            Some(failure.unwrap_or_else(|| format!("{url}: it has not let go yet")))
         }
     })
 }

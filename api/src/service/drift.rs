@@ -1,14 +1,20 @@
 //! What others changed in Neutron: address pairs, MAC addresses and reserved blocks are compared each period.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use ake_api_client::ClusterId;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Service, ports};
 use crate::{
     cloud::NodePortFact,
-    decide::wanted::Wanted,
+    decide::{facts::PortFact, orphans::Sweep, wanted::Wanted},
     device::Leadership,
     refusal::Refusal,
     store::{Change, Loaded, Origin},
@@ -27,13 +33,18 @@ pub struct Drift {
 impl Drift {
     /// Runs until it is told to stop.
     pub async fn run(self, stop: CancellationToken) {
+        let (begun, mut sweep) = (Instant::now(), Sweep::default());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(self.period) => {}
             }
             if !self.leadership.may_write() {
+                self.service.forget_ports(&mut sweep);
                 continue;
+            }
+            if let Err(refusal) = self.service.sweep_ports(&mut sweep, begun.elapsed(), self.period).await {
+                tracing::warn!(reason = %refusal, "Neutron's ports could not be looked through");
             }
             let clusters = match self.service.store.clusters(None).await {
                 Ok(clusters) => clusters,
@@ -42,6 +53,7 @@ impl Drift {
                     continue;
                 }
             };
+            self.service.finish_releases().await;
             for cluster in clusters.into_iter().filter(|cluster| !cluster.deleting) {
                 if let Err(refusal) = self.service.settle(cluster.id).await {
                     tracing::warn!(cluster = %cluster.id, reason = %refusal, "what is in Neutron is not what is wanted");
@@ -58,7 +70,12 @@ impl Service {
         let Some(loaded) = self.store.load(id).await?.filter(|loaded| !loaded.record.deleting) else {
             return Ok(());
         };
-        self.settle_blocks(&loaded).await?;
+        if self.uses_neutron(&loaded.record.network) {
+            self.settle_blocks(&loaded).await?;
+        }
+        if self.plain_network(&loaded.record.network).is_some() {
+            return Ok(());
+        }
         let watched = loaded.wanted.pools.values().any(|pool| !pool.members.is_empty())
             || !loaded.wanted.node_ports.is_empty();
         if !watched {
@@ -81,6 +98,22 @@ impl Service {
             }
         }
         Ok(())
+    }
+
+    /// Finishes what was begun and broke off: addresses that were given back.
+    async fn finish_releases(&self) {
+        let going = match self.store.retained(None).await {
+            Ok(all) => all.into_iter().filter(|one| one.going).collect(),
+            Err(error) => {
+                tracing::error!(%error, "retained addresses cannot be read");
+                Vec::new()
+            }
+        };
+        for one in going {
+            if let Err(refusal) = self.end_release(&one).await {
+                tracing::warn!(address = %one.address, reason = %refusal, "not given back yet");
+            }
+        }
     }
 
     async fn settle_blocks(&self, loaded: &Loaded) -> Result<(), Refusal> {
@@ -111,12 +144,11 @@ impl Service {
 /// What is wanted with the MAC addresses that the members' addresses have now; none where all are right.
 fn with_present_macs(wanted: &Wanted, ports: &BTreeMap<String, NodePortFact>) -> Option<Wanted> {
     let mut next = wanted.clone();
+    let servers = ports.values().map(|port| &port.fact).filter(|fact| fact.is_of_a_server());
+    let holders: HashMap<IpAddr, &PortFact> =
+        servers.flat_map(|fact| fact.addresses.iter().map(move |address| (*address, fact))).collect();
     for member in next.pools.values_mut().flat_map(|pool| pool.members.values_mut()) {
-        let holder = ports
-            .values()
-            .map(|port| &port.fact)
-            .find(|fact| fact.is_of_a_server() && fact.addresses.contains(&member.address));
-        if let Some(fact) = holder {
+        if let Some(fact) = holders.get(&member.address) {
             member.mac.clone_from(&fact.mac);
             member.port.clone_from(&fact.id);
         }
@@ -130,6 +162,16 @@ impl Service {
     pub(crate) async fn compare_for_tests(&self, id: &str) {
         // what it says is the log's
         let _ = self.settle(id.parse().expect("a UUID")).await;
+    }
+
+    /// One look for ports that no row knows.
+    pub(crate) async fn sweep_for_tests(&self, sweep: &mut Sweep, now: Duration) {
+        self.sweep_ports(sweep, now, Duration::from_secs(300)).await.expect("looked through");
+    }
+
+    /// Finishes what was given back, as the period brings it.
+    pub(crate) async fn finish_releases_for_tests(&self) {
+        self.finish_releases().await;
     }
 
     /// One comparison, as the period brings it.

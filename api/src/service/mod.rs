@@ -1,12 +1,17 @@
 //! What the service does: it loads, asks, lets decide, stores, and tells the balancers' task.
 
+mod addresses;
 pub mod answers;
 mod blocks;
 mod claims;
 mod clusters;
 mod drift;
+mod kubernetes;
+mod networks;
 mod news;
+mod orphans;
 mod ports;
+mod quota;
 mod writes;
 
 use std::{

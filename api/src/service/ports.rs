@@ -1,19 +1,22 @@
 //! Address pairs of nodes' ports.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use futures::{TryStreamExt as _, stream};
 use ipnetwork::IpNetwork;
 
 use super::Service;
 use crate::{
-    cloud::NodePortFact,
+    cloud::{NodePortFact, SINGLE_LOOKUPS},
     decide::pairs::{self, PairPlan},
-    refusal::Refusal,
+    refusal::{Kind, Refusal},
     store::Loaded,
 };
 
 /// How often a port that changed between reading and writing is read anew.
 const ATTEMPTS: u32 = 3;
+/// Ports that are written at a time: a new VIP block is one more pair on every node's.
+const AT_ONCE: usize = 8;
 
 impl Service {
     /// Brings the pairs of a cluster's ports to what is wanted: of those that `also` names, and of those whose
@@ -24,15 +27,28 @@ impl Service {
         also: impl Fn(&str) -> bool,
     ) -> Result<(), Refusal> {
         let ports: BTreeSet<&String> = loaded.wanted.node_ports.keys().chain(loaded.pairs.keys()).collect();
-        for port in ports {
+        let to_sync = ports.into_iter().filter(|port| {
             let wanted = loaded.wanted.pairs_of(port, &loaded.record.blocks);
-            let written = loaded.pairs.get(port);
-            let settled = written.map_or(wanted.is_empty(), |written| *written == wanted);
-            if !settled || also(port) {
-                self.sync_port(loaded, port, None).await?;
-            }
+            let written = loaded.pairs.get(*port);
+            !written.map_or(wanted.is_empty(), |written| *written == wanted) || also(port)
+        });
+        let to_sync: Vec<&String> = to_sync.collect();
+        let mut seen = self.see_ports(loaded, to_sync.len()).await?;
+        let each = to_sync.into_iter().map(|port| Ok((port, seen.remove(port))));
+        let write = async |(port, seen): (&String, _)| self.sync_port(loaded, port, seen).await;
+        stream::iter(each).try_for_each_concurrent(AT_ONCE, write).await
+    }
+
+    /// The ports of a cluster's project on its network, where so many of them are looked at that a listing is less to ask for.
+    pub(super) async fn see_ports(
+        &self,
+        loaded: &Loaded,
+        count: usize,
+    ) -> Result<BTreeMap<String, NodePortFact>, Refusal> {
+        if count <= SINGLE_LOOKUPS {
+            return Ok(BTreeMap::new());
         }
-        Ok(())
+        self.cloud.node_ports(&loaded.record.project, &loaded.record.network).await
     }
 
     /// Brings the pairs of one port to what is wanted. `seen` is the port, where it was read already.
@@ -106,4 +122,22 @@ pub(super) fn plan(loaded: &Loaded, port: &str, fact: &NodePortFact) -> Result<P
     let wanted = loaded.wanted.pairs_of(port, &loaded.record.blocks);
     let written = loaded.pairs.get(port).cloned().unwrap_or_default();
     pairs::plan(port, &fact.fact.mac, &fact.pairs, &written, &wanted)
+}
+
+/// Refuses one more block where the port of a node would need more pairs with it than Neutron takes: once the cluster
+/// had it, nothing could be written to that port any more.
+pub(super) fn admit_block(loaded: &Loaded) -> Result<(), Refusal> {
+    let Loaded { wanted, record, .. } = loaded;
+    let pairs = |port: &String| wanted.pairs_of(port, &record.blocks).len();
+    let mut of_nodes =
+        wanted.node_ports.iter().filter(|(_, askers)| askers.values().any(|ask| ask.vip_blocks));
+    let Some((port, _)) = of_nodes.find(|(port, _)| pairs(port) >= pairs::LIMIT) else { return Ok(()) };
+    let message = format!(
+        "addresses: all of the cluster's {} VIP blocks are in use, and another one would be one address pair more than the \
+         {} that Neutron allows, on port {port} among others; expected an address that is freed, or that Services share. \
+         With larger blocks (block_prefix, the operator's) a cluster has room for more",
+        record.blocks.len(),
+        pairs::LIMIT
+    );
+    Err(Refusal::new(Kind::Exhausted, message).of_field("address"))
 }

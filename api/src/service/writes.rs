@@ -6,7 +6,10 @@ use super::{DEVICE_PATIENCE, Service, ports};
 use crate::{
     decide::{
         access::Caller,
+        checks,
         facts::{Facts, Needs, needs},
+        kubernetes::{self, Writer},
+        quota::Usage,
         wanted::ClusterRecord,
         writes::{Stop, apply},
     },
@@ -31,6 +34,8 @@ pub struct Guards {
     pub if_match: Option<String>,
     /// The writer's count of Lease transitions.
     pub lease_transitions: Option<u64>,
+    /// Who writes.
+    pub writer: Writer,
 }
 
 impl Guards {
@@ -77,6 +82,7 @@ impl Service {
         let guards = Guards {
             if_match: batch.if_match.clone().or_else(|| guards.if_match.clone()),
             lease_transitions: Some(batch.lease_transitions),
+            writer: Writer::Controller(batch.kubernetes),
         };
         if batch.writes.len() > MOST_WRITES {
             let expected = format!("expected at most {MOST_WRITES} in one batch");
@@ -96,16 +102,22 @@ impl Service {
     ) -> Result<Written, Refusal> {
         let _lock = self.lock(id).await;
         let mut loaded = self.load_for(caller, id).await?;
+        kubernetes::admit(&loaded.record, &loaded.wanted, guards.writer)?;
         guards.admit(&loaded.record)?;
         let facts = self.facts(&loaded, writes).await?;
         let named = named_ports(writes);
         let (mut new_blocks, mut races) = (0, 0);
         let changed = loop {
+            // as it was read last
+            kubernetes::admit(&loaded.record, &loaded.wanted, guards.writer)?;
             match apply(&loaded.record, &loaded.wanted, &facts, writes) {
                 Ok(wanted) => {
+                    checks::judge(&self.config.check_ports, &loaded.wanted, &wanted, writes)?;
                     self.judge_pairs(&Loaded { wanted: wanted.clone(), ..loaded.clone() }, &named).await?;
                     let lease_transitions = guards.lease_transitions;
-                    let change = Change { wanted: Some(&wanted), deleting: false, lease_transitions };
+                    let kubernetes = guards.writer.kubernetes();
+                    let change =
+                        Change { wanted: Some(&wanted), lease_transitions, kubernetes, ..Change::default() };
                     match self.store.save(&loaded, change).await {
                         // another instance was faster: decide anew
                         Err(StoreError::Race(_)) if races < RACES => {
@@ -119,11 +131,18 @@ impl Service {
                 Err(Stop::Refused(refusal)) => return Err(refusal),
                 Err(Stop::NeedsBlock(family)) if new_blocks < NEW_BLOCKS => {
                     new_blocks += 1;
+                    self.admit_addresses(&loaded, writes).await?;
+                    ports::admit_block(&loaded)?;
                     self.add_block_of(&loaded.record, family).await?;
                     loaded = self.load_for(caller, id).await?;
                 }
                 Err(Stop::NeedsAdoption(adoption)) if new_blocks < NEW_BLOCKS => {
                     new_blocks += 1;
+                    // one that the project has retained is counted already
+                    if !adoption.retained {
+                        self.admit_addresses(&loaded, writes).await?;
+                    }
+                    ports::admit_block(&loaded)?;
                     self.adopt(&loaded.record, &adoption).await?;
                     loaded = self.load_for(caller, id).await?;
                 }
@@ -155,21 +174,49 @@ impl Service {
     }
 
     async fn facts(&self, loaded: &Loaded, writes: &[Write]) -> Result<Facts, Refusal> {
-        let needs = needs(writes);
+        let mut needs = needs(writes);
         if loaded.record.deleting || needs == Needs::default() {
             return Ok(Facts::default());
         }
-        let mut facts = self.cloud.facts(&loaded.record.project, &loaded.record.network, &needs).await?;
+        let asked = std::mem::take(&mut needs.retained);
+        let ClusterRecord { project, network, .. } = &loaded.record;
+        let mut facts = match self.plain_network(network) {
+            Some(plain) => Facts::plain(network, project, &plain.nodes_of(project), &needs),
+            None => Facts::default(),
+        };
+        if self.plain_network(network).is_some() {
+            needs.addresses.clear();
+            needs.ports.clear();
+        }
+        if needs != Needs::default() {
+            let asked = self.cloud.facts(project, network, &needs).await?;
+            facts.ports.extend(asked.ports);
+        }
+        if !asked.is_empty() {
+            let retained = self.store.retained(Some(&loaded.record.project)).await?;
+            facts.retained = retained.into_iter().map(|one| (one.address, one)).collect();
+        }
         if !needs.adopted.is_empty() {
             facts.vip_networks = self.vip_networks(&loaded.record).await?;
         }
         Ok(facts)
     }
 
+    /// Refuses, before a block is reserved for them, addresses that the project may not have.
+    async fn admit_addresses(&self, loaded: &Loaded, writes: &[Write]) -> Result<(), Refusal> {
+        let after = Usage::with_addresses_of(&loaded.wanted, writes);
+        Ok(self.store.admits(&loaded.record, &Usage::of(&loaded.wanted), &after).await?)
+    }
+
     /// Refuses, before anything is stored, what Neutron would not take.
     async fn judge_pairs(&self, wanted: &Loaded, named: &[String]) -> Result<(), Refusal> {
+        let seen = self.see_ports(wanted, named.len()).await?;
         for port in named.iter().filter(|port| wanted.wanted.node_ports.contains_key(*port)) {
-            if let Some(fact) = self.cloud.node_port(port).await? {
+            let fact = match seen.get(port) {
+                Some(fact) => Some(fact.clone()),
+                None => self.cloud.node_port(port).await?,
+            };
+            if let Some(fact) = fact {
                 ports::plan(wanted, port, &fact)?;
             }
         }

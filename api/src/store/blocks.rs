@@ -3,7 +3,7 @@
 use ake_api_client::ClusterId;
 use ipnetwork::IpNetwork;
 
-use super::{Store, StoreError, parsed, raise_changes, raise_version};
+use super::{Store, StoreError, parsed, raise_changes, raise_version, retained};
 use crate::refusal::Refusal;
 
 /// A block that a cluster has, or is about to have.
@@ -39,7 +39,7 @@ pub struct NewBlock {
 }
 
 /// What holds a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// A Neutron port that AKE made.
     Neutron,
@@ -47,6 +47,8 @@ pub enum Origin {
     Range,
     /// A Neutron port that was there before.
     Adopted,
+    /// An address that the project has retained.
+    Retained,
 }
 
 impl Origin {
@@ -55,20 +57,28 @@ impl Origin {
             Self::Neutron => "neutron",
             Self::Range => "range",
             Self::Adopted => "adopted",
+            Self::Retained => "retained",
         }
+    }
+
+    /// Whether it is the project's, and stays when the cluster lets go of it.
+    #[must_use]
+    pub fn is_borrowed(self) -> bool {
+        matches!(self, Self::Adopted | Self::Retained)
     }
 }
 
 /// A word that is no origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected neutron, range or adopted")]
+#[error("expected neutron, range, adopted or retained")]
 pub struct NoOrigin;
 
 impl std::str::FromStr for Origin {
     type Err = NoOrigin;
 
     fn from_str(word: &str) -> Result<Self, NoOrigin> {
-        [Self::Neutron, Self::Range, Self::Adopted].into_iter().find(|o| o.word() == word).ok_or(NoOrigin)
+        let all = [Self::Neutron, Self::Range, Self::Adopted, Self::Retained];
+        all.into_iter().find(|o| o.word() == word).ok_or(NoOrigin)
     }
 }
 
@@ -97,7 +107,8 @@ impl Store {
     }
 
     /// Keeps that a cluster is about to have a block, before Neutron is asked for it. It is chosen, of what no
-    /// cluster has, while nobody else can choose.
+    /// cluster has and no project has retained, while nobody else can choose; one that was retained is not given back
+    /// meanwhile.
     pub async fn intend_block(
         &self,
         new: &NewBlock,
@@ -110,12 +121,20 @@ impl Store {
             let owned: Vec<(String, String)> =
                 sqlx::query_as("SELECT block, cluster FROM blocks").fetch_all(&mut *transaction).await?;
             let position = owned.iter().filter(|(_, cluster)| *cluster == id).count();
-            let owned: Vec<IpNetwork> =
+            let mut owned: Vec<IpNetwork> =
                 owned.iter().map(|(b, _)| parsed("blocks.block", b, "a range")).collect::<Result<_, _>>()?;
+            let retained = retained::addresses(&mut transaction).await?;
+            if new.origin != Origin::Retained {
+                owned.extend(retained.iter().map(|(address, _)| IpNetwork::from(*address)));
+            }
             let block = match choose(&owned) {
                 Ok(block) => block,
                 Err(refusal) => return Ok(Err(refusal)),
             };
+            if new.origin == Origin::Retained && !retained.contains(&(block.ip(), true)) {
+                let gone = format!("adopt: {}: the project has given it back meanwhile", block.ip());
+                return Ok(Err(Refusal::conflict(gone).of_field("adopt")));
+            }
             sqlx::query(
                 "INSERT INTO blocks (block, cluster, position, network, subnet, origin) VALUES (?, ?, ?, ?, ?, ?)",
             )
@@ -195,6 +214,6 @@ fn record(row: Row) -> Result<BlockRecord, StoreError> {
         subnet: row.subnet,
         port: row.port,
         settled: row.settled != 0,
-        origin: parsed("blocks.origin", &row.origin, "neutron, range or adopted")?,
+        origin: parsed("blocks.origin", &row.origin, "neutron, range, adopted or retained")?,
     })
 }

@@ -1,15 +1,22 @@
 //! Clusters and what they want.
 
+mod rows;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use ake_api_client::ClusterId;
+use ake_api_client::{ClusterId, KubernetesId};
 use ipnetwork::IpNetwork;
+use rows::{COLUMNS, Row, load, record};
 use serde_json::Value;
 use sqlx::AnyConnection;
 
-use super::{Store, StoreError, parsed, raise_changes, raise_version};
+use super::{Store, StoreError, parsed, raise_changes, raise_version, retained};
 use crate::{
-    decide::wanted::{ClusterRecord, UnreadableObject, Wanted},
+    decide::{
+        facts::Retained,
+        quota::Usage,
+        wanted::{ClusterRecord, Wanted},
+    },
     refusal::Refusal,
 };
 
@@ -33,25 +40,14 @@ pub struct Change<'a> {
     pub deleting: bool,
     /// The writer's count of Lease transitions, where it has one.
     pub lease_transitions: Option<u64>,
+    /// The Kubernetes that the writer speaks for, where it does for one: the cluster's from now on.
+    pub kubernetes: Option<KubernetesId>,
+    /// Addresses that are the project's from now on, whatever becomes of the cluster.
+    pub retained: &'a [Retained],
 }
 
 /// A cluster's pod range, and that of IPv6.
 pub type PodRanges = (IpNetwork, Option<IpNetwork>);
-
-#[derive(sqlx::FromRow)]
-struct Row {
-    id: String,
-    name: String,
-    project: String,
-    network: String,
-    pod_range: String,
-    pod_range_v6: Option<String>,
-    deleting: i64,
-    revision: i64,
-    lease_transitions: i64,
-}
-
-const COLUMNS: &str = "SELECT id, name, project, network, pod_range, pod_range_v6, deleting, revision, lease_transitions FROM clusters";
 
 impl Store {
     /// All clusters, or those of a project, without what they want.
@@ -142,6 +138,8 @@ impl Store {
             .bind(chosen.1.map(|range| range.to_string()))
             .execute(&mut *transaction)
             .await?;
+            let has = Usage::of(&Wanted::default());
+            self.take(&mut transaction, cluster, &Usage::default(), &has).await?;
             transaction.commit().await?;
             Ok(Ok(chosen))
         });
@@ -171,23 +169,61 @@ impl Store {
     pub async fn save(&self, before: &Loaded, change: Change<'_>) -> Result<bool, StoreError> {
         let record = &before.record;
         let (old, new) = (before.wanted.to_objects()?, change.wanted.unwrap_or(&before.wanted).to_objects()?);
-        let changed = old != new || (change.deleting && !record.deleting);
-        if !changed && change.lease_transitions.is_none_or(|count| count <= record.lease_transitions) {
+        let changed = old != new || (change.deleting && !record.deleting) || !change.retained.is_empty();
+        let named = change.kubernetes.is_some_and(|writer| record.kubernetes != Some(writer));
+        if !changed
+            && !named
+            && change.lease_transitions.is_none_or(|count| count <= record.lease_transitions)
+        {
             return Ok(false);
         }
         self.retried(|| async {
             let mut transaction = self.begin().await?;
             if changed {
                 raise_version(&mut transaction).await?;
+            } else if named {
+                raise_changes(&mut transaction).await?;
             }
-            advance(&mut transaction, record, changed, change).await?;
+            advance(&mut transaction, record, changed || named, change).await?;
+            for one in change.retained {
+                retained::insert(&mut transaction, one).await?;
+            }
             replace(&mut transaction, record.id, &old, &new).await?;
             if changed {
                 let wanted = change.wanted.unwrap_or(&before.wanted);
+                let (had, has) = (Usage::of(&before.wanted), Usage::of(wanted));
+                self.take(&mut transaction, record, &had, &has).await?;
                 drop_unused_adoptions(&mut transaction, record.id, wanted).await?;
             }
             transaction.commit().await?;
-            Ok(changed)
+            Ok(changed || named)
+        })
+        .await
+    }
+
+    /// Keeps which Kubernetes writes for a cluster, or that any may be the next, if nobody else changed the cluster since it was
+    /// loaded.
+    pub async fn save_kubernetes(
+        &self,
+        before: &ClusterRecord,
+        kubernetes: Option<KubernetesId>,
+    ) -> Result<(), StoreError> {
+        let revision = i64::try_from(before.revision).unwrap_or(i64::MAX);
+        self.retried(|| async {
+            let mut transaction = self.begin().await?;
+            raise_changes(&mut transaction).await?;
+            let updated = sqlx::query(
+                "UPDATE clusters SET revision = revision + 1, kubernetes = ? WHERE id = ? AND revision = ?",
+            )
+            .bind(kubernetes.map(|uid| uid.to_string()))
+            .bind(before.id.to_string())
+            .bind(revision)
+            .execute(&mut *transaction)
+            .await?;
+            if updated.rows_affected() == 0 {
+                return Err(StoreError::Race(before.id));
+            }
+            Ok(transaction.commit().await?)
         })
         .await
     }
@@ -283,7 +319,8 @@ async fn advance(
     let updated = sqlx::query(
         "UPDATE clusters SET revision = revision + ?, \
          deleting = CASE WHEN deleting < ? THEN ? ELSE deleting END, \
-         lease_transitions = CASE WHEN lease_transitions < ? THEN ? ELSE lease_transitions END \
+         lease_transitions = CASE WHEN lease_transitions < ? THEN ? ELSE lease_transitions END, \
+         kubernetes = COALESCE(?, kubernetes) \
          WHERE id = ? AND revision = ? AND lease_transitions <= ?",
     )
     .bind(i64::from(changed))
@@ -291,6 +328,7 @@ async fn advance(
     .bind(deleting)
     .bind(transitions)
     .bind(transitions)
+    .bind(change.kubernetes.map(|writer| writer.to_string()))
     .bind(record.id.to_string())
     .bind(count(record.revision))
     // a deposed writer does not pass, though its successor has changed nothing yet
@@ -308,7 +346,7 @@ async fn drop_unused_adoptions(
 ) -> Result<(), StoreError> {
     let id = cluster.to_string();
     let adopted: Vec<String> = sqlx::query_scalar(
-        "SELECT block FROM blocks WHERE cluster = ? AND origin = 'adopted' AND settled = 1",
+        "SELECT block FROM blocks WHERE cluster = ? AND origin IN ('adopted', 'retained') AND settled = 1",
     )
     .bind(&id)
     .fetch_all(&mut *connection)
@@ -350,56 +388,4 @@ pub(super) async fn replace(
             .await?;
     }
     Ok(())
-}
-
-async fn load(connection: &mut AnyConnection, cluster: ClusterId) -> Result<Option<Loaded>, StoreError> {
-    let id = cluster.to_string();
-    let row: Option<Row> =
-        sqlx::query_as(&format!("{COLUMNS} WHERE id = ?")).bind(&id).fetch_optional(&mut *connection).await?;
-    let Some(row) = row else { return Ok(None) };
-    let record = record(connection, row).await?;
-    let objects: Vec<(String, Vec<u8>)> = sqlx::query_as("SELECT path, body FROM objects WHERE cluster = ?")
-        .bind(&id)
-        .fetch_all(&mut *connection)
-        .await?;
-    let objects = objects
-        .into_iter()
-        .map(|(path, body)| match serde_json::from_slice::<Value>(&body) {
-            Ok(body) => Ok((path, body)),
-            Err(e) => Err(UnreadableObject { path, reason: e.to_string() }),
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let rows: Vec<(String, String)> = sqlx::query_as("SELECT port, pair FROM pairs WHERE cluster = ?")
-        .bind(&id)
-        .fetch_all(&mut *connection)
-        .await?;
-    let mut pairs: BTreeMap<String, BTreeSet<IpNetwork>> = BTreeMap::new();
-    for (port, pair) in rows {
-        pairs.entry(port).or_default().insert(parsed("pairs.pair", &pair, "a range")?);
-    }
-    Ok(Some(Loaded { record, wanted: Wanted::from_objects(objects)?, pairs }))
-}
-
-async fn record(connection: &mut AnyConnection, row: Row) -> Result<ClusterRecord, StoreError> {
-    let blocks: Vec<String> = sqlx::query_scalar(
-        "SELECT block FROM blocks WHERE cluster = ? AND settled = 1 ORDER BY position, block",
-    )
-    .bind(&row.id)
-    .fetch_all(connection)
-    .await?;
-    Ok(ClusterRecord {
-        id: parsed("clusters.id", &row.id, "a UUID")?,
-        name: row.name,
-        project: row.project,
-        network: row.network,
-        pod_range: parsed("clusters.pod_range", &row.pod_range, "a range")?,
-        pod_range_v6: row
-            .pod_range_v6
-            .map(|range| parsed("clusters.pod_range_v6", &range, "a range"))
-            .transpose()?,
-        blocks: blocks.iter().map(|b| parsed("blocks.block", b, "a range")).collect::<Result<_, _>>()?,
-        deleting: row.deleting != 0,
-        revision: row.revision.unsigned_abs(),
-        lease_transitions: row.lease_transitions.unsigned_abs(),
-    })
 }

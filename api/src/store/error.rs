@@ -65,6 +65,9 @@ pub enum StoreError {
         /// Why not.
         reason: String,
     },
+    /// The project would have more than it may.
+    #[error("{0}")]
+    Quota(Refusal),
     /// Somebody else changed the cluster at the same time.
     #[error("cluster {0}: changed by another request at the same time; ask again")]
     Race(ake_api_client::ClusterId),
@@ -96,6 +99,9 @@ impl From<sqlx::Error> for StoreError {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
+        if let StoreError::Quota(refusal) = error {
+            return refusal;
+        }
         tracing::error!(%error, "the database failed");
         Self::unavailable(error.to_string())
     }

@@ -7,10 +7,15 @@ mod clusters;
 mod database;
 mod error;
 mod restore;
+mod retained;
 mod schema;
+mod used;
 mod writer;
 
-use std::{sync::Once, time::Duration};
+use std::{
+    sync::{Arc, Once},
+    time::Duration,
+};
 
 use backon::{ExponentialBuilder, Retryable};
 use lb_driver::model::Version;
@@ -21,8 +26,10 @@ pub use bundles::BundleRecord;
 pub use clusters::{Change, Loaded, PodRanges};
 pub use database::{Database, NoDatabase};
 pub use error::StoreError;
+pub use retained::Release;
 pub use writer::Pulse;
 
+use crate::decide::quota::Quotas;
 use database::Access;
 
 /// How long to wait for a connection.
@@ -50,6 +57,8 @@ enum Flavour {
 pub struct Store {
     pool: AnyPool,
     flavour: Flavour,
+    /// Without any, everybody may have anything.
+    quotas: Option<Arc<Quotas>>,
 }
 
 impl Store {
@@ -87,7 +96,7 @@ impl Store {
             })
             .connect(&url)
             .await?;
-        Ok(Self { pool, flavour })
+        Ok(Self { pool, flavour, quotas: None })
     }
 
     /// Begins a transaction that will write.

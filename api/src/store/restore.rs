@@ -3,12 +3,17 @@
 use lb_driver::model::Version;
 use sqlx::AnyConnection;
 
-use super::{Store, StoreError, clusters::replace};
-use crate::decide::remains::Found;
+use super::{Store, StoreError, clusters::replace, retained, used};
+use crate::decide::{facts::Retained, quota::Usage, remains::Found};
 
 impl Store {
     /// Keeps what was found, all or nothing, in an epoch above the one that balancers hold.
-    pub async fn restore(&self, found: &[Found], held: Version) -> Result<Version, StoreError> {
+    pub async fn restore(
+        &self,
+        found: &[Found],
+        kept: &[Retained],
+        held: Version,
+    ) -> Result<Version, StoreError> {
         let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         self.retried(|| async {
             let mut transaction = self.begin().await?;
@@ -19,6 +24,9 @@ impl Store {
                 .await?;
             for one in found {
                 restore(&mut transaction, one).await?;
+            }
+            for one in kept {
+                retained::insert(&mut transaction, one).await?;
             }
             Ok(transaction.commit().await?)
         })
@@ -55,6 +63,8 @@ async fn restore(connection: &mut AnyConnection, found: &Found) -> Result<(), St
         .await?;
     }
     replace(connection, record.id, &Default::default(), &found.loaded.wanted.to_objects()?).await?;
+    // what was there is no project's to be refused
+    used::keep(connection, record.id, &Usage::of(&found.loaded.wanted)).await?;
     for (port, pairs) in &found.loaded.pairs {
         for pair in pairs {
             sqlx::query("INSERT INTO pairs (cluster, port, pair) VALUES (?, ?, ?)")

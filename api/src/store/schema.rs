@@ -9,12 +9,18 @@ const SQLITE: &[&str] = &[
     include_str!("../../migrations/sqlite/0001_begin.sql"),
     include_str!("../../migrations/sqlite/0002_like_mariadb.sql"),
     include_str!("../../migrations/sqlite/0003_pods_v6.sql"),
+    include_str!("../../migrations/sqlite/0004_used.sql"),
+    include_str!("../../migrations/sqlite/0005_retained.sql"),
+    include_str!("../../migrations/sqlite/0006_kubernetes.sql"),
 ];
 
 /// MariaDB's.
 const MARIADB: &[&str] = &[
     include_str!("../../migrations/mariadb/0001_begin.sql"),
     include_str!("../../migrations/mariadb/0002_pods_v6.sql"),
+    include_str!("../../migrations/mariadb/0003_used.sql"),
+    include_str!("../../migrations/mariadb/0004_retained.sql"),
+    include_str!("../../migrations/mariadb/0005_kubernetes.sql"),
 ];
 
 /// Held while the schema changes: instances that start together wait for one another.

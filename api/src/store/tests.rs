@@ -37,7 +37,10 @@ macro_rules! on_both {
 }
 
 mod full;
+mod kubernetes;
+mod retained;
 mod together;
+mod used;
 
 on_both!(
     a_change_is_kept_once_and_survives_a_restart,
@@ -67,18 +70,7 @@ async fn register(store: &Store, cluster: &ClusterRecord) -> Result<(), StoreErr
 }
 
 fn record(id: u128, pods: &str) -> ClusterRecord {
-    ClusterRecord {
-        id: ClusterId::from_u128(id),
-        name: "demo".into(),
-        project: "p".into(),
-        network: "n".into(),
-        pod_range: pods.parse().unwrap(),
-        pod_range_v6: None,
-        blocks: vec![],
-        deleting: false,
-        revision: 1,
-        lease_transitions: 0,
-    }
+    ClusterRecord::new(ClusterId::from_u128(id), ["demo", "p", "n"], pods.parse().unwrap())
 }
 
 fn with_address() -> Wanted {

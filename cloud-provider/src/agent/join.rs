@@ -22,6 +22,10 @@ use super::{
 /// Written last; while it is there, nothing is left to do.
 pub const DONE: &str = "/var/lib/ake/joined";
 
+/// The bundle, sealed as it came, until all is written. It is handed out once per server: a run that was cut short leaves
+/// it to the next one.
+pub const KEPT: &str = "/var/lib/ake/bundle";
+
 /// Where resolved lists the resolvers of this machine's networks.
 const RESOLVERS: &str = "run/systemd/resolve/resolv.conf";
 
@@ -81,6 +85,12 @@ pub enum Error {
     /// A file could not be written.
     #[error(transparent)]
     File(#[from] files::Error),
+    /// The kept bundle could not be removed.
+    #[error("remove {KEPT}: {source}")]
+    Kept {
+        /// What the system said.
+        source: std::io::Error,
+    },
 }
 
 /// What `join` works on.
@@ -101,14 +111,24 @@ pub async fn run(options: &Options) -> Result<(), Error> {
     }
     let config = NodeConfig::read(&below(config::PATH))?;
     tracing::info!(cluster = %config.cluster, role = %config.role, name = config.name, "joining");
-    let sealed = redeem(&config, options.deadline).await?;
-    let bundle = Bundle::open(&sealed, &config.claim_key, config.cluster, config.role)?;
+    let open = |sealed: &str| Bundle::open(sealed, &config.claim_key, config.cluster, config.role);
+    let kept = std::fs::read_to_string(below(KEPT)).ok().and_then(|sealed| open(&sealed).ok());
+    let bundle = match kept {
+        Some(bundle) => bundle,
+        None => {
+            let sealed = redeem(&config, options.deadline).await?;
+            let bundle = open(&sealed)?;
+            files::write(&options.root, &File::secret(KEPT, sealed))?;
+            bundle
+        }
+    };
     let addresses = own_addresses(&config, options.deadline).await?;
     let files = render(&config, &bundle, &addresses, &options.root)?;
     for file in &files {
         files::write(&options.root, file)?;
     }
     files::write(&options.root, &File::public(DONE, ""))?;
+    std::fs::remove_file(below(KEPT)).map_err(|source| Error::Kept { source })?;
     tracing::info!(files = files.len(), "joined");
     Ok(())
 }

@@ -39,13 +39,13 @@ async fn api(status: u16, ciphertext: String) -> (SocketAddr, String) {
 }
 
 /// A node's folder with its configuration.
-fn node(role: &str, address: SocketAddr, ca: &str) -> (tempfile::TempDir, Options) {
+fn node(role: &str, address: SocketAddr, ca: &str, seconds: u64) -> (tempfile::TempDir, Options) {
     let root = tempfile::tempdir().unwrap();
     let mut file = sample(role);
     file["api"] = serde_json::json!({"url": format!("https://{address}"), "ca": ca});
     file["control_plane"]["vip"] = "127.0.0.1".into();
     files::write(root.path(), &File::secret(config::PATH, file.to_string())).unwrap();
-    let options = Options { root: root.path().to_owned(), deadline: Duration::from_millis(600) };
+    let options = Options { root: root.path().to_owned(), deadline: Duration::from_secs(seconds) };
     (root, options)
 }
 
@@ -57,7 +57,7 @@ fn sealed(role: config::Role, bundle: &serde_json::Value) -> String {
 #[tokio::test]
 async fn a_worker_redeems_its_claim_and_has_its_files() {
     let (address, ca) = api(200, sealed(config::Role::Worker, &bundles::worker())).await;
-    let (root, options) = node("worker", address, &ca);
+    let (root, options) = node("worker", address, &ca, 60);
     run(&options).await.unwrap();
     let kubelet = std::fs::read_to_string(root.path().join("etc/kubernetes/kubelet.env")).unwrap();
     assert!(kubelet.contains("--node-ip=127.0.0.1"), "{kubelet}");
@@ -67,7 +67,7 @@ async fn a_worker_redeems_its_claim_and_has_its_files() {
 #[tokio::test]
 async fn a_bundle_for_another_role_is_no_good_and_leaves_nothing() {
     let (address, ca) = api(200, sealed(config::Role::Worker, &bundles::worker())).await;
-    let (root, options) = node("master", address, &ca);
+    let (root, options) = node("master", address, &ca, 60);
     let error = run(&options).await.unwrap_err();
     assert!(matches!(error, Error::Bundle(_)), "{error}");
     assert!(!root.path().join("etc/kubernetes").exists());
@@ -76,9 +76,31 @@ async fn a_bundle_for_another_role_is_no_good_and_leaves_nothing() {
 #[tokio::test]
 async fn a_refusal_is_told_in_the_words_of_the_service() {
     let (address, ca) = api(403, String::new()).await;
-    let (_root, options) = node("worker", address, &ca);
+    let (_root, options) = node("worker", address, &ca, 5);
     let error = run(&options).await.unwrap_err().to_string();
     assert!(error.contains("claim-1") && error.contains("403") && error.contains("not yours"), "{error}");
+}
+
+/// It has its bundle, which nobody gets twice, and nothing is written yet but that.
+#[tokio::test]
+async fn a_run_that_was_cut_short_is_gone_on_with() {
+    let (address, ca) = api(200, sealed(config::Role::Worker, &bundles::worker())).await;
+    let (root, options) = node("worker", address, &ca, 60);
+    let blocked = root.path().join("etc/kubernetes");
+    std::fs::write(&blocked, "").unwrap();
+    let error = run(&options).await.unwrap_err();
+    assert!(matches!(error, Error::File(_)), "{error}");
+    std::fs::remove_file(blocked).unwrap();
+
+    let (second, ca) = api(409, String::new()).await;
+    let mut file = sample("worker");
+    file["api"] = serde_json::json!({"url": format!("https://{second}"), "ca": ca});
+    file["control_plane"]["vip"] = "127.0.0.1".into();
+    files::write(root.path(), &File::secret(config::PATH, file.to_string())).unwrap();
+    run(&options).await.unwrap();
+    assert!(root.path().join("etc/kubernetes/kubelet.env").exists());
+    assert!(root.path().join(DONE.trim_start_matches('/')).exists());
+    assert!(!root.path().join(KEPT.trim_start_matches('/')).exists());
 }
 
 #[tokio::test]
@@ -93,7 +115,7 @@ async fn a_second_run_does_nothing() {
 #[tokio::test]
 async fn a_service_that_is_down_is_named_when_the_deadline_is_over() {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let (root, options) = node("worker", "127.0.0.1:9".parse().unwrap(), "");
+    let (root, options) = node("worker", "127.0.0.1:9".parse().unwrap(), "", 5);
     let error = run(&options).await.unwrap_err().to_string();
     assert!(error.contains("claim-1") && error.contains("https://127.0.0.1:9"), "{error}");
     assert!(!root.path().join(DONE.trim_start_matches('/')).exists());

@@ -13,10 +13,13 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, Config,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+
+use super::calls;
 
 /// Longest wait for one answer.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -157,8 +160,9 @@ impl Cluster {
         // It would repeat a POST, and sleep longer than a Lease lives.
         config.default_retry = false;
         config.connect_timeout = Some(Duration::from_secs(5));
-        let client = Client::try_from(config).map_err(|e| bad(e.to_string()))?;
-        Ok(Self { client })
+        let host = config.cluster_url.authority().map_or("", |authority| authority.as_str()).into();
+        let builder = ClientBuilder::try_from(config).map_err(|e| bad(e.to_string()))?;
+        Ok(Self { client: builder.with_layer(&calls::Count { host }).build() })
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -167,8 +171,11 @@ impl Cluster {
 
     /// Reads one object; none if it is not there.
     pub async fn get<K: Object>(&self, namespace: Option<&str>, name: &str) -> Result<Option<K>, Error> {
-        let call = async { K::api(&self.client, namespace).get_opt(name).await };
-        bounded::<K, _>("get", namespace, name, call).await
+        let call = async { K::api(&self.client, namespace).get(name).await };
+        match bounded::<K, _>("get", namespace, name, call).await {
+            Err(error) if error.is_not_found() => Ok(None),
+            answer => answer.map(Some),
+        }
     }
 
     /// Reads all objects that are selected, page by page.

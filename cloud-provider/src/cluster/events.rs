@@ -236,3 +236,21 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Recorder {
+        /// One whose Events are not written. The second tells those since it was last asked, each as object and reason.
+        pub(crate) fn kept() -> (Self, impl FnMut() -> Vec<(Key, String)>) {
+            let (sender, mut receiver) = mpsc::channel::<Note>(WAITING);
+            let told = move || {
+                std::iter::from_fn(|| receiver.try_recv().ok())
+                    .map(|note| (note.subject.key, note.reason))
+                    .collect()
+            };
+            (Self { sender }, told)
+        }
+    }
+}

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Cluster, Error};
+use crate::metrics;
 
 /// Longest wait for the Lease to be given back; otherwise it runs out.
 const RELEASE: Duration = Duration::from_secs(5);
@@ -139,6 +140,13 @@ impl Leadership {
                         *kept.inner.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                     }
                     Ok(Err(error)) if error.is_conflict() => match holder.reread().await {
+                        Ok(Some(fresh)) if is_older(&fresh, &lease) => {
+                            tracing::error!(
+                                "the API server's store is older than before, as after a restore: what was seen of it is worth nothing"
+                            );
+                            kept.inner.lost.cancel();
+                            return;
+                        }
                         Ok(Some(fresh)) => lease = fresh,
                         Ok(None) => {
                             tracing::error!("the lease has another holder");
@@ -192,6 +200,13 @@ impl Leadership {
             let _ = tokio::time::timeout(RELEASE, self.inner.released.cancelled()).await;
         }
     }
+}
+
+/// Whether a later read gave an earlier version. Then the API server's store was put back, and watches that go on from later
+/// versions tell nothing until those come again. Versions can be compared since Kubernetes 1.35 (KEP-5504).
+fn is_older(read: &Lease, before: &Lease) -> bool {
+    let version = |lease: &Lease| lease.metadata.resource_version.as_deref()?.parse::<u128>().ok();
+    version(read).zip(version(before)).is_some_and(|(read, before)| read < before)
 }
 
 struct Holder {
@@ -269,6 +284,7 @@ impl Holder {
 
     /// The Lease as it stands, if it is still ours.
     async fn reread(&self) -> Result<Option<Lease>, Error> {
+        metrics::lease_reread(&self.settings.name);
         let lease = self.read().await?;
         Ok(lease.filter(|lease| {
             lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) == Some(&self.identity)
@@ -285,5 +301,29 @@ impl Holder {
             Ok(_) => tracing::info!("lease released"),
             Err(error) => tracing::warn!(%error, "cannot release the lease"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_was_put_back_shows() {
+        let lease = |version: &str| {
+            let metadata = ObjectMeta { resource_version: Some(version.to_owned()), ..ObjectMeta::default() };
+            Lease { metadata, spec: None }
+        };
+        for (read, before, older) in [
+            ("99", "100", true),
+            ("100", "99", false),
+            ("100", "100", false),
+            ("18446744073709551616", "18446744073709551617", true),
+            ("a", "100", false),
+            ("99", "b", false),
+        ] {
+            assert_eq!(is_older(&lease(read), &lease(before)), older, "{read} after {before}");
+        }
+        assert!(!is_older(&Lease::default(), &lease("1")));
     }
 }

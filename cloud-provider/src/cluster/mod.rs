@@ -1,5 +1,6 @@
 //! Everything that speaks to the Kubernetes API server; nothing else in this package names `kube`.
 
+mod calls;
 mod client;
 mod events;
 mod index;

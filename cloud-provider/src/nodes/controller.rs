@@ -11,6 +11,7 @@ use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    life_cycle::{self, List},
     observe::{self, ServerState, ServerView},
     plan::{self, Mismatch, Step},
     view::NodeView,
@@ -60,7 +61,8 @@ pub struct Context {
 
 /// Runs until stopped.
 pub async fn run(context: Context, stop: CancellationToken) {
-    let mut controller = Controller { context, sweep: Sweep::default(), begun: Instant::now() };
+    let mut controller =
+        Controller { context, sweep: Sweep::default(), met: BTreeSet::new(), begun: Instant::now() };
     let mut refreshed: Option<Instant> = None;
     let mut failures = 0;
     loop {
@@ -100,6 +102,8 @@ pub async fn run(context: Context, stop: CancellationToken) {
 struct Controller {
     context: Context,
     sweep: Sweep,
+    /// UIDs of Nodes of which we have begun to say what they are, and which are there still.
+    met: BTreeSet<String>,
     begun: Instant,
 }
 
@@ -110,13 +114,16 @@ impl Controller {
 
     async fn reconcile(&mut self, refresh: bool) -> Result<(), openstack_client::Error> {
         let nodes = self.context.nodes.all();
+        self.met.retain(|uid| nodes.iter().any(|(_, node)| node.uid == *uid));
         let new = self.context.initialize && nodes.iter().any(|(_, node)| is_new(node));
         if new || (refresh && !nodes.is_empty()) {
             // One list for all of them.
             let servers = observe::all(&self.context.cloud.session).await?;
+            let by_id: BTreeMap<&str, &ServerView> =
+                servers.iter().map(|server| (server.id.as_str(), server)).collect();
             if self.context.initialize {
                 for (key, node) in nodes.iter().filter(|(_, node)| refresh || is_new(node)) {
-                    self.introduce(&key.name, node, &servers).await;
+                    self.introduce(&key.name, node, &servers, &by_id).await;
                 }
             }
         }
@@ -127,11 +134,17 @@ impl Controller {
     }
 
     /// Has a Node say what it is.
-    async fn introduce(&self, name: &str, node: &NodeView, servers: &[ServerView]) {
+    async fn introduce(
+        &mut self,
+        name: &str,
+        node: &NodeView,
+        servers: &[ServerView],
+        by_id: &BTreeMap<&str, &ServerView>,
+    ) {
         let found = match node.server_id() {
             // One that is not in the list is looked after elsewhere.
-            Some(id) => match servers.iter().find(|server| server.id == id) {
-                Some(server) => Ok(server),
+            Some(id) => match by_id.get(id) {
+                Some(server) => Ok(*server),
                 None if !node.uninitialized => return,
                 None => Err(Mismatch::NoServer { name: name.to_owned(), expected: format!(" with id {id}") }),
             },
@@ -142,11 +155,15 @@ impl Controller {
         let subject = subject(name, node);
         match steps {
             Ok(steps) => {
+                if node.uninitialized && self.met.insert(node.uid.clone()) {
+                    metrics::node_met(node.age());
+                }
                 for step in steps {
                     if !self.take(&step, node).await {
                         return;
                     }
                     if matches!(step, Step::Initialize { .. }) {
+                        metrics::node_released(node.age());
                         self.context.recorder.normal(
                             NODE_CONTROLLER,
                             subject.clone(),
@@ -191,11 +208,11 @@ impl Controller {
                 );
             }
         }
-        let sees_others = verdict.ripe.is_empty() || self.sees_our_servers(&states).await?;
+        let are_gone = verdict.ripe.is_empty() || self.are_gone(&gone).await?;
         for (key, node) in &nodes {
-            let may_delete = sees_others && verdict.ripe.contains(&key.name);
+            let may_delete = are_gone && verdict.ripe.contains(&key.name);
             let state = states.get(&key.name);
-            if let Some(step) = plan::life_cycle(&key.name, node, state, may_delete) {
+            if let Some(step) = life_cycle::step(&key.name, node, state, may_delete) {
                 if matches!(step, Step::Delete { .. }) {
                     let subject = subject(&key.name, node);
                     self.context.recorder.normal(
@@ -211,31 +228,26 @@ impl Controller {
         Ok(())
     }
 
-    /// Whether the project still shows any server of this cluster. If it shows none at all, we may be looking
-    /// at another project, or at nothing.
-    async fn sees_our_servers(
-        &self,
-        states: &BTreeMap<String, ServerState>,
-    ) -> Result<bool, openstack_client::Error> {
-        if states.values().any(|state| *state != ServerState::Gone) {
-            return Ok(true);
-        }
+    /// Whether the project's list of servers bears out that those of these Nodes are gone, which were not found by their ids.
+    async fn are_gone(&self, names: &BTreeSet<String>) -> Result<bool, openstack_client::Error> {
         let id = self.context.cloud.cluster_id.to_string();
-        let known: BTreeSet<String> = self
-            .context
-            .nodes
-            .all()
-            .iter()
-            .filter_map(|(_, node)| node.server_id().map(ToOwned::to_owned))
-            .collect();
         let servers = observe::all(&self.context.cloud.session).await?;
-        let sees =
-            servers.iter().any(|server| server.cluster.as_deref() == Some(&id) || known.contains(&server.id));
-        if !sees {
-            tracing::error!("no server of this cluster is visible in the project: no Node is deleted");
-            metrics::stopped("node-lifecycle", true);
+        let (mut known, mut gone) = (BTreeSet::new(), BTreeSet::new());
+        for (key, node) in self.context.nodes.all() {
+            let Some(server) = node.server_id().map(ToOwned::to_owned) else { continue };
+            if names.contains(&key.name) {
+                gone.insert(server.clone());
+            }
+            known.insert(server);
         }
-        Ok(sees)
+        let why = match List::read(&servers, &id, &known, &gone) {
+            List::BearsOut => return Ok(true),
+            List::ShowsNothing => "no server of this cluster is visible in the project",
+            List::Contradicts => "the project lists a server that was just not found by its id",
+        };
+        tracing::error!("{why}: no Node is deleted");
+        metrics::stopped("node-lifecycle", true);
+        Ok(false)
     }
 
     /// Takes a step; whether it was taken.

@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod controller;
+pub mod life_cycle;
 pub mod observe;
 pub mod pairs;
 pub mod plan;

@@ -10,12 +10,6 @@ use crate::services::{step::Owner, wanted::World};
 /// How we are called where several ask for one port's pairs.
 const ASKER: &str = "controller";
 
-/// How a node whose last write was refused stands among [`World::held`].
-#[must_use]
-pub fn held(node: &str) -> String {
-    format!("node/{node}")
-}
-
 /// Writes for ports whose pairs are not what their nodes need.
 #[must_use]
 pub fn writes(world: &World) -> Vec<(Owner, Write)> {
@@ -26,12 +20,12 @@ pub fn writes(world: &World) -> Vec<(Owner, Write)> {
     };
     let mut writes = Vec::new();
     for (name, node) in &world.nodes {
-        if world.held.contains(&held(name)) {
+        if world.held.contains(&Owner::Node(name.clone())) {
             continue;
         }
         let Some(port) = world.port_of(node) else { continue };
         let pods: BTreeSet<IpNetwork> =
-            node.pod_ranges.iter().filter(|range| inside(range)).copied().collect();
+            node.pod_ranges.iter().filter(|range| world.routes && inside(range)).copied().collect();
         let actual: BTreeSet<IpNetwork> = world
             .state
             .node_ports

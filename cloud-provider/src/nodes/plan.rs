@@ -1,9 +1,9 @@
-//! What a Node should say of itself, and what happens to it when its server goes.
+//! What a Node should say of itself, and the steps that make it so.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use super::{
-    observe::{ServerState, ServerView},
+    observe::ServerView,
     view::{NodeAddress, NodeView},
 };
 use crate::steps::Kind;
@@ -238,28 +238,6 @@ pub fn plan(
     Ok(steps)
 }
 
-/// What to do to a Node by whether it is ready and what its server is doing. `may_delete`: its server was seen
-/// gone twice, and the guards agree.
-#[must_use]
-pub fn life_cycle(
-    name: &str,
-    node: &NodeView,
-    server: Option<&ServerState>,
-    may_delete: bool,
-) -> Option<Step> {
-    let name = name.to_owned();
-    if node.ready {
-        return node.shutdown.then_some(Step::UnmarkShutdown { node: name });
-    }
-    match server? {
-        ServerState::Gone if may_delete && !node.deleting => {
-            Some(Step::Delete { node: name, uid: node.uid.clone() })
-        }
-        ServerState::Shutoff if !node.shutdown => Some(Step::MarkShutdown { node: name }),
-        _ => None,
-    }
-}
-
 /// Text as a label takes it: at most 63 of `A-Z a-z 0-9 - _ .`, a letter or digit at either end.
 fn label_value(text: &str) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
@@ -269,7 +247,7 @@ fn label_value(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::observe::ServerState, *};
 
     fn server(id: &str, cluster: Option<&str>, internal: &[&str]) -> ServerView {
         ServerView {
@@ -347,29 +325,5 @@ mod tests {
         view.provided = vec!["10.0.0.9".parse().unwrap()];
         let error = addresses("w0", &view, &server("2", None, &["10.0.0.2"])).unwrap_err().to_string();
         assert!(error.contains("10.0.0.9") && error.contains("10.0.0.2"), "{error}");
-    }
-
-    #[test]
-    fn life_cycle_by_table() {
-        let view = |ready, shutdown| NodeView { ready, shutdown, uid: "u".into(), ..NodeView::default() };
-        let (gone, off, runs) = (ServerState::Gone, ServerState::Shutoff, ServerState::Running);
-        for (node, server, may_delete, kind) in [
-            (view(true, false), None, false, None),
-            (view(true, true), None, false, Some("unmark_node_shutdown")),
-            (view(true, false), Some(&gone), true, None),
-            (view(false, false), Some(&gone), false, None),
-            (view(false, false), Some(&gone), true, Some("delete_node")),
-            (view(false, false), Some(&off), false, Some("mark_node_shutdown")),
-            (view(false, true), Some(&off), false, None),
-            (view(false, false), Some(&runs), true, None),
-            (view(false, false), None, true, None),
-        ] {
-            let step = life_cycle("n", &node, server, may_delete);
-            assert_eq!(
-                step.as_ref().map(|step| step.kind().name()),
-                kind,
-                "{node:?} {server:?} {may_delete}"
-            );
-        }
     }
 }

@@ -1,9 +1,9 @@
 //! What is kept of a Node.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use ipnetwork::IpNetwork;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
 
 /// Put on by kubelet; we take it off once we have said what the node is.
 pub const UNINITIALIZED: &str = "node.cloudprovider.kubernetes.io/uninitialized";
@@ -37,6 +37,8 @@ pub struct NodeAddress {
 pub struct NodeView {
     /// Its UID.
     pub uid: String,
+    /// When it was made.
+    pub made: Option<Timestamp>,
     /// `spec.providerID`.
     pub provider_id: Option<String>,
     /// What its status says.
@@ -89,6 +91,13 @@ impl NodeView {
         }
     }
 
+    /// How long it has been there, by this machine's clock.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        let age = self.made.map(|made| Timestamp::now().duration_since(made));
+        age.and_then(|age| age.try_into().ok()).unwrap_or_default()
+    }
+
     /// Whether it is about to go: it keeps its flows and takes no new ones.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
@@ -118,6 +127,7 @@ pub fn node(node: Node) -> Option<NodeView> {
     let provided = meta.annotations.as_ref().and_then(|annotations| annotations.get(PROVIDED_ADDRESS));
     Some(NodeView {
         uid: meta.uid.unwrap_or_default(),
+        made: meta.creation_timestamp.map(|time| time.0),
         provider_id: spec.provider_id.filter(|id| !id.is_empty()),
         addresses: status
             .addresses

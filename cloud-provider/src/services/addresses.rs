@@ -9,10 +9,10 @@ use ake_api_client::{AddressRequest, ClusterState, Family};
 use ipnetwork::IpNetwork;
 
 use super::{
-    annotations::{ADDRESS, Finding, RANGE, Wishes, field},
+    annotations::{ADDRESS, ADOPT, Finding, RANGE, Retain, Wishes, field},
     names,
     view::ServiceView,
-    wanted::{Draft, Wanted},
+    wanted::{Draft, Wanted, World, text},
 };
 
 /// The cluster's VIP blocks, in words.
@@ -49,13 +49,6 @@ pub(super) fn findings(state: &ClusterState, wishes: &Wishes, families: &[Family
             findings.push(Finding::refused(field(RANGE), range.to_string(), expected));
         }
     }
-    if wishes.retain && wishes.share.is_some() {
-        findings.push(Finding::ignored(
-            "ake.dev/retain-address",
-            "true",
-            "none together with ake.dev/share: a shared VIP goes with the last of its Services",
-        ));
-    }
     findings
 }
 
@@ -68,22 +61,28 @@ fn is_within(address: IpAddr, ranges: &[IpNetwork]) -> bool {
 /// Names and requests for addresses, for one Service after the other.
 pub(super) struct Addresses<'a> {
     state: &'a ClusterState,
+    /// See [`World::free_ports`].
+    free_ports: Option<&'a BTreeMap<String, Vec<IpAddr>>>,
     /// Names of addresses that are there.
     held: BTreeMap<IpAddr, &'a str>,
     /// What any Service wishes for, and what was chosen.
     taken: BTreeSet<IpAddr>,
     /// Names of certain addresses that were asked for just now.
     given: BTreeMap<IpAddr, String>,
+    /// What has no effect of what the last Service wished for.
+    pub(super) ignored: Vec<Finding>,
 }
 
 impl<'a> Addresses<'a> {
     /// Beside what is there already, what any Service wishes for is not given to another.
-    pub(super) fn new<'b>(state: &'a ClusterState, drafts: impl Iterator<Item = &'b Draft<'b>>) -> Self {
+    pub(super) fn new<'b>(world: &'a World, drafts: impl Iterator<Item = &'b Draft<'b>>) -> Self {
+        let state = &world.state;
         let held: BTreeMap<IpAddr, &str> =
             state.addresses.iter().map(|(name, has)| (has.address, name.as_str())).collect();
         let wished = drafts.flat_map(|draft| draft.wishes.addresses.values().copied());
         let taken = held.keys().copied().chain(wished).collect();
-        Self { state, held, taken, given: BTreeMap::new() }
+        let (free_ports, ignored) = (world.free_ports.as_ref(), Vec::new());
+        Self { state, free_ports, held, taken, given: BTreeMap::new(), ignored }
     }
 
     /// For each of the Service's families, in their order.
@@ -96,23 +95,68 @@ impl<'a> Addresses<'a> {
                     let namespace = Some(key.namespace.as_str()).filter(|_| wishes.share_with.is_empty());
                     names::shared_address(namespace, share, family)
                 }
-                None if wishes.retain => names::kept_address(key, family),
-                None => own.clone(),
+                None if wishes.retain == Retain::No => own.clone(),
+                None => names::kept_address(key, family),
             };
-            let address = match wishes.addresses.get(&family) {
-                Some(address) => Some(self.certain(&own, &name, *address)?),
-                None => match self.of_ranges(&name, family, wishes)? {
+            let adopt = wishes.adopt.get(&family).cloned();
+            let adopted = adopt.as_ref().and_then(|adopt| adopt.parse().ok());
+            let address = match (wishes.addresses.get(&family).copied(), adopted) {
+                (Some(address), _) => {
+                    let at = format!("spec.loadBalancerIP or {}", field(ADDRESS));
+                    Some(self.certain(&own, &name, address, at)?)
+                }
+                (None, Some(address)) => Some(self.certain(&own, &name, address, field(ADOPT))?),
+                (None, None) if adopt.is_some() => self.of_port(&own, &name, family, adopt.as_deref())?,
+                (None, None) => match self.of_ranges(&name, family, wishes)? {
                     Some(address) => Some(address),
                     None => self.published(&name, service, family, wishes),
                 },
             };
-            Ok((name, AddressRequest { address, family, adopt: None }))
+            let retained = self.state.addresses.get(&name).is_some_and(|has| has.retained);
+            let outlive = wishes.retain == Retain::Project;
+            let request = AddressRequest {
+                address,
+                family,
+                adopt,
+                retain: (retained || outlive).then_some(outlive),
+                about: Some(match &wishes.share {
+                    Some(share) => format!("Services that share {share:?}"),
+                    None => format!("Service {key}"),
+                }),
+            };
+            Ok((name, request))
         });
         chosen.collect()
     }
 
-    /// A certain address by that name, if nobody else has it. `own`: the load balancer that it is for.
-    fn certain(&mut self, own: &str, name: &str, address: IpAddr) -> Result<IpAddr, Finding> {
+    /// The address of the port that is to be adopted. Where it is not known, ake-api finds out as long as the Service has
+    /// none.
+    fn of_port(
+        &mut self,
+        own: &str,
+        name: &str,
+        family: Family,
+        port: Option<&str>,
+    ) -> Result<Option<IpAddr>, Finding> {
+        let (Some(port), Some(ports)) = (port, self.free_ports) else { return Ok(None) };
+        let mut known = ports.get(port).into_iter().flatten();
+        if let Some(address) = known.find(|address| address.is_ipv6() == (family == Family::V6)) {
+            return self.certain(own, name, *address, field(ADOPT)).map(Some);
+        }
+        if let Some(has) = self.state.addresses.get(name) {
+            let expected = format!(
+                "a port of the project with an {} address, which nothing else uses: the Service keeps {}, which it has",
+                text(family),
+                has.address
+            );
+            self.ignored.push(Finding::ignored(field(ADOPT), port, expected));
+        }
+        Ok(None)
+    }
+
+    /// A certain address by that name, if nobody else has it. `own`: the load balancer that it is for; `at`: where it
+    /// was asked for.
+    fn certain(&mut self, own: &str, name: &str, address: IpAddr, at: String) -> Result<IpAddr, Finding> {
         let is_own = |held: &str| {
             let mut users = self.state.load_balancers.iter().filter(|(_, balancer)| balancer.address == held);
             held == name || users.next().is_some_and(|(user, _)| user == own) && users.next().is_none()
@@ -120,14 +164,12 @@ impl<'a> Addresses<'a> {
         let held = self.held.get(&address).copied().filter(|held| !is_own(held));
         let given = self.given.get(&address).map(String::as_str).filter(|given| *given != name);
         if let Some(holder) = held.or(given) {
-            let blocks = blocks(self.state);
-            return Err(Finding::refused(
-                format!("spec.loadBalancerIP or {}", field(ADDRESS)),
-                address.to_string(),
-                format!(
-                    "a free address of {blocks}: it is already taken by address {holder} of this cluster (Services share one by ake.dev/share)"
-                ),
-            ));
+            let expected = format!(
+                "a free address: it is already taken by address {holder} of this cluster, whose VIP blocks are {} (Services \
+                 share one by ake.dev/share)",
+                blocks(self.state)
+            );
+            return Err(Finding::refused(at, address.to_string(), expected));
         }
         self.given.insert(address, name.to_owned());
         Ok(address)

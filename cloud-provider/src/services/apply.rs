@@ -6,6 +6,8 @@ use futures::{StreamExt as _, stream};
 use openstack_client::security_groups::{self, Rule, RuleSpec};
 
 use super::{
+    batch::Writer,
+    claim,
     publish::Pen,
     step::{Owner, Step},
     wanted::World,
@@ -99,7 +101,11 @@ impl StepError {
                 matches!(error.class(), Class::Unreachable | Class::Login | Class::NoAccessRule | Class::Busy)
             }
             Self::Quota { .. } => false,
-            Self::Api { error, .. } => error.is_passing() || matches!(error, ake_api_client::Error::Login(_)),
+            Self::Api { error, .. } => {
+                error.is_passing()
+                    || matches!(error, ake_api_client::Error::Login(_))
+                    || error.code() == Some("other-kubernetes")
+            }
             Self::Stale | Self::Deposed => true,
         }
     }
@@ -133,7 +139,7 @@ impl Outcome {
     }
 
     pub(super) fn failed(&mut self, owner: Owner, error: StepError) {
-        if error.is_everybodys() || owner == Owner::All {
+        if error.is_everybodys() {
             self.ended.get_or_insert(error);
         } else {
             self.failed.entry(owner).or_insert(error);
@@ -186,8 +192,9 @@ impl Hands {
         // Neither waits for the other. What was opened for a Service that ake-api refuses is closed in the next round.
         let (writes, openings) = (outcome.able(writes), outcome.able(openings));
         let mut rules = world.rules.take();
+        let writer = Writer::new(&self.cloud, &self.leadership);
         let (wrote, opened) =
-            tokio::join!(self.write(&mut world.state, writes, etag), self.open(&mut rules, openings));
+            tokio::join!(writer.write(&mut world.state, writes, etag), self.open(&mut rules, openings));
         outcome.join(wrote);
         outcome.join(opened);
         let closings = outcome.able(closings);
@@ -197,6 +204,11 @@ impl Hands {
         let after = outcome.able(after);
         outcome.join(self.tell_kubernetes(after).await);
         outcome
+    }
+
+    /// Has ake-api know that the cluster is this Kubernetes.
+    pub async fn claim(&self, world: &mut World, etag: &mut String) -> Result<(), StepError> {
+        claim::take(&self.cloud, &self.leadership, &mut world.state, etag).await
     }
 
     /// Writes to Services: those of one Service in order, of several at the same time.
@@ -289,7 +301,7 @@ impl Hands {
                         // Neutron holds one for the same that we took for another; look again.
                         match security_groups::list_rules(session, group).await {
                             Ok(listed) => *known = listed,
-                            Err(error) => outcome.failed(Owner::All, StepError::openstack(&step, error)),
+                            Err(error) => outcome.failed(step.owner(), StepError::openstack(&step, error)),
                         }
                     }
                     known.extend(made);
@@ -323,7 +335,7 @@ impl Hands {
                     outcome.took(step);
                 }
                 (_, Ok(())) => {}
-                (_, Err(error)) => outcome.failed(Owner::All, error),
+                (step, Err(error)) => outcome.failed(step.owner(), error),
             }
         }
         outcome

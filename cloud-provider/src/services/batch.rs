@@ -2,19 +2,34 @@
 
 use std::collections::BTreeSet;
 
-use ake_api_client::{Batch, ClusterState, Write};
+use ake_api_client::{Batch, Client, ClusterId, ClusterState, KubernetesId, Write};
 
 use super::{
-    apply::{Hands, Outcome, StepError},
+    apply::{Outcome, StepError},
     plan,
     step::{Owner, Step},
 };
-use crate::steps;
+use crate::{cloud::Cloud, cluster::Leadership, steps};
 
 /// Writes of one batch; ake-api takes twice as many.
 const BATCH: usize = 5_000;
 
-impl Hands {
+/// Writes to one cluster's part of ake-api.
+pub(super) struct Writer<'a> {
+    pub(super) api: &'a Client,
+    pub(super) cluster: ClusterId,
+    /// Which Kubernetes writes.
+    pub(super) kubernetes: KubernetesId,
+    /// Without it nothing is written.
+    pub(super) leadership: &'a Leadership,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(cloud: &'a Cloud, leadership: &'a Leadership) -> Self {
+        let Cloud { api, cluster_id, kubernetes, .. } = cloud;
+        Self { api, cluster: *cluster_id, kubernetes: *kubernetes, leadership }
+    }
+
     /// All writes together. If ake-api refuses them, those of each half of their owners, and so on, so that in the end
     /// each owner hears its own refusal and nobody another's.
     pub(super) async fn write(
@@ -37,6 +52,13 @@ impl Hands {
             planned_from = Some(etag.clone());
         }
         outcome
+    }
+
+    /// Says which Kubernetes this is, with nothing else to write.
+    pub(super) async fn claim(&self, state: &mut ClusterState, etag: &mut String) -> Result<(), StepError> {
+        self.batch(state, &[], Some(etag.clone()), etag, &mut Outcome::default()).await?;
+        tracing::info!(cluster = %self.cluster, kubernetes = %self.kubernetes, "the cluster is this Kubernetes");
+        Ok(())
     }
 
     /// What is shared first, but what others may still refer to last.
@@ -103,10 +125,14 @@ impl Hands {
                 _ => None,
             })
             .collect();
-        let batch =
-            Batch { lease_transitions: self.leadership.transitions(), if_match: planned_from, writes };
+        let batch = Batch {
+            lease_transitions: self.leadership.transitions(),
+            kubernetes: Some(self.kubernetes),
+            if_match: planned_from,
+            writes,
+        };
         steps.iter().for_each(|step| steps::begin(step.kind()));
-        match self.cloud.api.batch_tagged(self.cloud.cluster_id, &batch).await {
+        match self.api.batch_tagged(self.cluster, &batch).await {
             Ok((now, tag)) => {
                 (*state, *etag) = (now, tag);
                 for step in steps {
@@ -125,7 +151,7 @@ impl Hands {
                 let step = match steps {
                     [step] => step.to_string(),
                     [step, ..] => format!("{step}, and {} more", steps.len() - 1),
-                    [] => "nothing".to_owned(),
+                    [] => format!("say that the cluster is Kubernetes {}", self.kubernetes),
                 };
                 Err(StepError::Api { step, error })
             }

@@ -6,17 +6,20 @@ use std::{
     time::Duration,
 };
 
-use ake_api_client::{ClusterState, Write};
+use ake_api_client::Write;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    apply::{Hands, Outcome, StepError},
-    changes,
+    apply::{Hands, Outcome},
+    changes, claim,
     drains::Drains,
-    holds::Holds,
+    failure::Failure,
+    feed::{self, Patience},
+    health::Health,
+    holds::{self, Holds},
     names,
-    observe::{Eyes, ObserveError, Views},
+    observe::{Eyes, Views},
     plan::{self, Plan},
     publish::Pen,
     step::{Owner, Step},
@@ -26,7 +29,7 @@ use super::{
     wanted::World,
 };
 use crate::{
-    cloud::{self, Cloud},
+    cloud::Cloud,
     cluster::{Backoff, Change, Cluster, Key, Leadership, Recorder},
     metrics,
     steps::Kind,
@@ -45,12 +48,6 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), longest: Durat
 
 /// How soon all is looked at again where somebody else has written meanwhile.
 const POLL: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(5) };
-
-/// How long ake-api is asked to wait for news while the device does not have what was written.
-const FEED: Duration = Duration::from_secs(5);
-
-/// The longest that we stay away because we were asked to.
-const LONGEST_PATIENCE: Duration = Duration::from_secs(300);
 
 /// What watches tell the loop between two rounds.
 #[derive(Default)]
@@ -127,13 +124,15 @@ pub struct Context {
     pub drift_period: Duration,
     /// Whether nodes' ports get their address pairs.
     pub pairs: bool,
+    /// Whether these let through what pods send.
+    pub routes: bool,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
 }
 
 /// Runs until stopped.
 pub async fn run(context: Context, stop: CancellationToken) {
-    let eyes = Eyes::new(context.cloud.clone(), context.views.clone(), context.pairs);
+    let eyes = Eyes::new(context.cloud.clone(), context.views.clone(), context.pairs, context.routes);
     let hands = Hands {
         pen: Pen { cluster: context.cluster.clone(), services: context.views.services.clone() },
         cloud: context.cloud.clone(),
@@ -147,6 +146,7 @@ pub async fn run(context: Context, stop: CancellationToken) {
         holds: Holds::default(),
         drains: Drains::default(),
         sweep: Sweep::default(),
+        health: Health::default(),
         begun: Instant::now(),
         news_of_api: None,
         gone: BTreeSet::new(),
@@ -161,12 +161,13 @@ pub async fn run(context: Context, stop: CancellationToken) {
         if let Some(since) = lock(&controller.context.news.since).take() {
             metrics::dequeued(QUEUE, since.elapsed());
         }
+        metrics::working(QUEUE);
         let result = controller.reconcile(refresh).await;
         metrics::reconciled("service", begun.elapsed(), result.is_err());
         let now = Instant::now();
         metrics::worked(QUEUE, now - begun, controller.holds.held(now).count());
         if let Some(since) = nodes_since {
-            let has_failed = result.is_err();
+            let has_failed = result.is_err() || controller.holds.held(now).any(|owner| owner == Owner::All);
             metrics::nodes_followed(since.elapsed(), has_failed);
             let mut latest = lock(&controller.context.news.nodes_since);
             // One that came meanwhile is another's.
@@ -181,11 +182,13 @@ pub async fn run(context: Context, stop: CancellationToken) {
                 if refresh {
                     refreshed = Some(begun);
                 }
-                waiting = seen;
+                waiting = seen.map(|(tag, done)| {
+                    (tag, if done { Patience::Long(begun.elapsed()) } else { Patience::Soon })
+                });
                 let drift = refreshed.map_or(now, |at| at + controller.context.drift_period);
-                let drained =
-                    controller.drains.next(controller.begun.elapsed()).map(|at| controller.begun + at);
-                let due = controller.holds.next(now).into_iter().chain(drained);
+                let drained = controller.drains.next(controller.begun.elapsed());
+                let told = drained.into_iter().chain(controller.health.next());
+                let due = controller.holds.next(now).into_iter().chain(told.map(|at| controller.begun + at));
                 let next = due.min().map_or(drift, |next| next.min(drift));
                 next.saturating_duration_since(now)
             }
@@ -196,76 +199,26 @@ pub async fn run(context: Context, stop: CancellationToken) {
             Err(error) => {
                 failures += 1;
                 controller.tell(&error);
-                error.retry_after().unwrap_or_default().min(LONGEST_PATIENCE).max(BACKOFF.pause(failures))
+                holds::patience(BACKOFF, failures, error.retry_after())
             }
         };
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
             () = controller.context.news.wake.notified(), if failures == 0 => {
-                tokio::time::sleep(DEBOUNCE).await;
+                // One that comes alone does not wait for company.
+                tokio::time::sleep(DEBOUNCE.saturating_sub(now.elapsed())).await;
             }
-            news = follow(&controller.context.cloud, waiting.as_deref().unwrap_or_default()), if waiting.is_some() => {
-                controller.news_of_api = news;
-            }
+            news = follow(&controller.context.cloud, waiting.as_ref()) => controller.news_of_api = news,
         }
     }
 }
 
-/// Waits until ake-api has another state than the one that was seen, or for so long that a look is due in any case.
-async fn follow(cloud: &Cloud, seen: &str) -> Option<(ClusterState, String)> {
-    match cloud.api.changed(cloud.cluster_id, seen, FEED).await {
-        Ok(news) => news,
-        Err(error) => {
-            tracing::debug!(%error, "ake-api does not tell what changes");
-            tokio::time::sleep(POLL.longest).await;
-            None
-        }
-    }
-}
-
-/// Why a reconciliation did not get to its end.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Observe(Box<ObserveError>),
-    #[error(transparent)]
-    Apply(Box<StepError>),
-    #[error("{0}")]
-    Stopped(String),
-    /// Somebody else has written meanwhile.
-    #[error("planned from an old state")]
-    Again,
-}
-
-impl From<ObserveError> for Failure {
-    fn from(error: ObserveError) -> Self {
-        Self::Observe(Box::new(error))
-    }
-}
-
-impl Failure {
-    /// How long whoever failed asks us to stay away.
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Observe(error) => error.retry_after(),
-            Self::Apply(error) => error.retry_after(),
-            Self::Stopped(_) | Self::Again => None,
-        }
-    }
-
-    fn condition(&self) -> &'static str {
-        match self {
-            Self::Observe(error) => error.condition(),
-            Self::Apply(error) => match &**error {
-                StepError::OpenStack { error, .. } => cloud::condition(error),
-                StepError::Api { .. } => "AkeApiError",
-                StepError::Deposed => "NotLeading",
-                _ => "KubernetesError",
-            },
-            Self::Stopped(_) => "LoadBalancerSyncStopped",
-            Self::Again => "Again",
-        }
+/// Waits for news of what was seen; where nothing was, for ever.
+async fn follow(cloud: &Cloud, seen: Option<&(String, Patience)>) -> Option<feed::News> {
+    match seen {
+        Some((tag, patience)) => feed::follow(cloud, tag, *patience).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -276,34 +229,42 @@ struct Controller {
     holds: Holds,
     drains: Drains,
     sweep: Sweep,
+    health: Health,
     begun: Instant,
     /// ake-api's state, if it has told it already.
-    news_of_api: Option<(ClusterState, String)>,
+    news_of_api: Option<feed::News>,
     /// UIDs of Services whose end was seen.
     gone: BTreeSet<String>,
     voice: Voice,
 }
 
 impl Controller {
-    /// One look, and as many rounds as it takes; if the device does not have all of it yet, what ake-api's state was then.
-    async fn reconcile(&mut self, refresh: bool) -> Result<Option<String>, Failure> {
-        for uid in std::mem::take(&mut *lock(&self.context.news.touched)) {
-            self.holds.lift(&Owner::Service(uid));
-        }
+    /// One look, and as many rounds as it takes. The ETag of ake-api's state then, and whether the device has all of it.
+    async fn reconcile(&mut self, refresh: bool) -> Result<Option<(String, bool)>, Failure> {
+        self.holds.changed(std::mem::take(&mut *lock(&self.context.news.touched)));
         for (key, service, reason, message) in std::mem::take(&mut *lock(&self.context.news.changes)) {
             self.voice.changed(&key, &service, reason, &message);
         }
         let (mut world, mut etag) = self.eyes.look(refresh, self.news_of_api.take()).await?;
         self.gone.append(&mut lock(&self.context.news.gone));
+        let turns = self.health.observe(self.begun.elapsed(), &world.state);
+        metrics::pools_down(self.health.down());
+        self.voice.turned(&world, &turns);
         for _ in 0..ROUNDS {
             world.held = self.holds.held(Instant::now()).collect();
             world.drained = self.drains.over(self.begun.elapsed());
+            if self.context.pairs {
+                metrics::routes_seen();
+            }
             let plan = self.plan(&mut world)?;
             self.drains.observe(self.begun.elapsed(), &plan.leaving);
-            self.voice.say(&world, &plan);
+            self.voice.say(self.begun.elapsed(), &world, &plan);
+            if !self.context.dry_run && claim::is_due(&world, !plan.steps.is_empty()) {
+                self.hands.claim(&mut world, &mut etag).await?;
+            }
             if plan.steps.is_empty() {
                 self.gone.clear();
-                return Ok(Some(etag).filter(|_| !plan.waiting.is_empty()));
+                return Ok(Some((etag, plan.waiting.is_empty())));
             }
             if self.context.dry_run {
                 for step in &plan.steps {
@@ -321,7 +282,7 @@ impl Controller {
             self.conclude(&world, outcome)?;
             self.eyes.look_again(&mut world);
         }
-        Ok(Some(etag))
+        Ok(Some((etag, false)))
     }
 
     /// Plans, and lets go of what has been without its Service for long enough.
@@ -355,13 +316,13 @@ impl Controller {
     /// What has happened, on each Service; and what failed is left alone for a while.
     fn conclude(&mut self, world: &World, outcome: Outcome) -> Result<(), Failure> {
         let mut freed = false;
+        self.voice.done(world, &outcome.taken);
         for step in &outcome.taken {
-            self.voice.done(world, step);
-            if let Step::Write { owner, write } = step {
-                freed |= matches!(write, Write::DeleteAddress { .. });
-                if !outcome.failed.contains_key(owner) {
-                    self.holds.lift(owner);
-                }
+            freed |= matches!(step, Step::Write { write: Write::DeleteAddress { .. }, .. });
+            let owner = step.owner();
+            let is_its = matches!(step, Step::Write { .. }) || !matches!(owner, Owner::Service(_));
+            if is_its && !outcome.failed.contains_key(&owner) {
+                self.holds.lift(&owner);
             }
         }
         if freed {
@@ -369,12 +330,11 @@ impl Controller {
         }
         for (owner, error) in outcome.failed {
             self.voice.failed(world, &owner, &error);
-            self.holds.refused(owner, Instant::now());
+            self.holds.refused(owner, Instant::now(), error.retry_after());
         }
         match outcome.ended {
             None => Ok(()),
-            Some(StepError::Stale) => Err(Failure::Again),
-            Some(error) => Err(Failure::Apply(Box::new(error))),
+            Some(error) => Err(error.into()),
         }
     }
 

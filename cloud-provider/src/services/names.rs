@@ -1,6 +1,6 @@
 //! Names of what Services have at ake-api. They tell whose an object is, so nothing else has to be remembered.
 
-use ake_api_client::Family;
+use ake_api_client::{Family, HASH, KEPT, LOCAL, OF_SERVICE, SHARED, is_hashed};
 use sha2::{Digest, Sha256};
 
 use super::annotations::NodeSelector;
@@ -20,34 +20,32 @@ pub enum Holder<'a> {
     Kept,
 }
 
-/// How many characters of a hash stand in a name.
-const HASH: usize = 12;
-
 /// Names of a Service's load balancers, by family, the first family first.
 #[must_use]
 pub fn balancers(uid: &str, families: &[Family]) -> Vec<(String, Family)> {
-    let name = |(index, family): (usize, &Family)| (format!("svc-{uid}{}", suffix(index, *family)), *family);
+    let name =
+        |(index, family): (usize, &Family)| (format!("{OF_SERVICE}{uid}{}", suffix(index, *family)), *family);
     families.iter().enumerate().map(name).collect()
 }
 
 /// Names that a Service's load balancers can have, the first family's first.
 #[must_use]
 pub fn all_balancers(uid: &str) -> [String; 3] {
-    ["", "-ipv4", "-ipv6"].map(|suffix| format!("svc-{uid}{suffix}"))
+    ["", "-ipv4", "-ipv6"].map(|suffix| format!("{OF_SERVICE}{uid}{suffix}"))
 }
 
 /// Names that anything of this one Service alone can have.
 #[must_use]
 pub fn all_of(uid: &str) -> [String; 6] {
     let [a, b, c] = all_balancers(uid);
-    let [d, e, f] = ["", "-ipv4", "-ipv6"].map(|suffix| format!("local-{uid}{suffix}"));
+    let [d, e, f] = ["", "-ipv4", "-ipv6"].map(|suffix| format!("{LOCAL}{uid}{suffix}"));
     [a, b, c, d, e, f]
 }
 
 /// Name of a pool that is one Service's alone, for one of its families.
 #[must_use]
 pub fn own_pool(uid: &str, index: usize, family: Family) -> String {
-    format!("local-{uid}{}", suffix(index, family))
+    format!("{LOCAL}{uid}{}", suffix(index, family))
 }
 
 /// The first family has none, so that a second one comes and goes without a change to what is there.
@@ -63,39 +61,33 @@ fn suffix(index: usize, family: Family) -> &'static str {
 #[must_use]
 pub fn shared_address(namespace: Option<&str>, key: &str, family: Family) -> String {
     let scope = namespace.unwrap_or("*");
-    format!("share-{}{}", hash(&[scope, key]), suffix(1, family))
+    format!("{SHARED}{}{}", hash(&[scope, key]), suffix(1, family))
 }
 
 /// Name of the address that stays with a Service's name.
 #[must_use]
 pub fn kept_address(service: &Key, family: Family) -> String {
-    format!("kept-{}{}", hash(&[&service.namespace, &service.name]), suffix(1, family))
+    format!("{KEPT}{}{}", hash(&[&service.namespace, &service.name]), suffix(1, family))
 }
 
 /// UID of the Service that a load balancer or a pool is for, or that alone has an address.
 #[must_use]
 pub fn owner(name: &str) -> Option<&str> {
-    let rest = name.strip_prefix("svc-").or_else(|| name.strip_prefix("local-"))?;
+    let rest = name.strip_prefix(OF_SERVICE).or_else(|| name.strip_prefix(LOCAL))?;
     Some(rest.strip_suffix("-ipv4").or_else(|| rest.strip_suffix("-ipv6")).unwrap_or(rest))
 }
 
 /// Whose an address is, if it is one of Services.
 #[must_use]
 pub fn holder(address: &str) -> Option<Holder<'_>> {
-    if is_hashed(address, "share-") {
+    if is_hashed(address, SHARED) {
         return Some(Holder::Shared);
     }
-    if is_hashed(address, "kept-") {
+    if is_hashed(address, KEPT) {
         return Some(Holder::Kept);
     }
-    address.strip_prefix("svc-")?;
+    address.strip_prefix(OF_SERVICE)?;
     owner(address).map(Holder::Service)
-}
-
-fn is_hashed(name: &str, prefix: &str) -> bool {
-    let hash = name.strip_prefix(prefix);
-    let hash = hash.and_then(|rest| rest.strip_suffix("-ipv4").or_else(|| rest.strip_suffix("-ipv6")));
-    hash.is_some_and(|hash| hash.len() == HASH)
 }
 
 /// Whether a pool is one of those that Services share.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -12,11 +13,12 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use openstack_client::{
-    ports::{self, Filter},
+    ports::{self, Filter, Port},
     security_groups::{self, Rule},
 };
 
 use super::{
+    annotations::ADOPT,
     apply::Outcome,
     view::{Endpoints, ServiceView, SliceView},
     wanted::{ServerPort, World},
@@ -85,17 +87,23 @@ pub struct Eyes {
     views: Views,
     pairs: bool,
     ports: BTreeMap<String, Vec<ServerPort>>,
-    /// Servers whose ports were asked for, whether or not there were any.
+    /// Servers whose ports were asked for, and ports that Services adopt, whether or not there were any.
     asked: BTreeSet<String>,
+    /// Addresses of ports that nothing uses.
+    free_ports: BTreeMap<String, Vec<IpAddr>>,
+    /// Whether ports may send what pods send.
+    routes: bool,
     /// As they were listed, and as we have changed them since; none if they are to be listed.
     rules: Option<Vec<Rule>>,
 }
 
 impl Eyes {
-    /// Has seen nothing yet. `pairs`: whether nodes' ports are looked at at all.
+    /// Has seen nothing yet. `pairs`: whether nodes' ports are looked at at all; `routes`: whether they are to let through
+    /// what pods send.
     #[must_use]
-    pub fn new(cloud: Arc<Cloud>, views: Views, pairs: bool) -> Self {
-        Self { cloud, views, pairs, ports: BTreeMap::new(), asked: BTreeSet::new(), rules: None }
+    pub fn new(cloud: Arc<Cloud>, views: Views, pairs: bool, routes: bool) -> Self {
+        let (ports, free_ports) = (BTreeMap::new(), BTreeMap::new());
+        Self { cloud, views, pairs, routes, ports, free_ports, asked: BTreeSet::new(), rules: None }
     }
 
     /// Reads everything anew; with the ETag that ake-api gave. With `refresh` also what changes rarely. `known`: what ake-api
@@ -136,7 +144,10 @@ impl Eyes {
             nodes,
             endpoints: BTreeMap::new(),
             ports: self.ports.clone(),
+            routes: self.routes,
+            free_ports: self.pairs.then(|| self.free_ports.clone()),
             state,
+            kubernetes: cloud.kubernetes,
             rules,
             held: BTreeSet::new(),
             ripe: BTreeSet::new(),
@@ -174,25 +185,74 @@ impl Eyes {
         self.views.nodes.all().into_iter().map(|(key, view)| (key.name, (*view).clone())).collect()
     }
 
-    /// One list of the project's ports, when a server turns up that is not known yet.
+    /// One list of the project's ports, when a server turns up that is not known yet, or a port that a Service adopts.
     async fn read_ports(
         &mut self,
         nodes: &BTreeMap<String, NodeView>,
         refresh: bool,
     ) -> Result<(), ObserveError> {
-        let servers = || nodes.values().filter_map(NodeView::server_id).map(ToOwned::to_owned);
-        let unknown = servers().any(|id| !self.asked.contains(&id));
+        let servers = nodes.values().filter_map(NodeView::server_id).map(ToOwned::to_owned);
+        let of_interest: BTreeSet<String> = servers.chain(self.adopted()).collect();
+        let unknown = !of_interest.is_subset(&self.asked);
         if !self.pairs || !(refresh || unknown) {
             return Ok(());
         }
         let filter = Filter { project_id: Some(self.cloud.session.project_id()), ..Filter::default() };
         let listed = ports::list(&self.cloud.session, &filter).await?;
-        self.asked = servers().collect();
-        self.ports.clear();
-        for port in listed.into_iter().filter(|port| !port.device_id.is_empty()) {
-            let addresses = port.addresses().collect();
-            self.ports.entry(port.device_id).or_default().push(ServerPort { id: port.id, addresses });
-        }
+        self.asked = of_interest;
+        (self.ports, self.free_ports) = told_apart(listed, &self.asked);
         Ok(())
+    }
+
+    /// What Services adopt, ids of ports among it.
+    fn adopted(&self) -> Vec<String> {
+        let services = self.views.services.all();
+        let lists = services.iter().filter_map(|(_, service)| service.annotations.get(ADOPT));
+        lists.flat_map(|list| list.split(',')).map(|part| part.trim().to_owned()).collect()
+    }
+}
+
+/// Ports of servers by server's id, and the addresses of those among the `asked` that nothing uses: what ake-api adopts has
+/// neither a device nor an owner.
+fn told_apart(
+    listed: Vec<Port>,
+    asked: &BTreeSet<String>,
+) -> (BTreeMap<String, Vec<ServerPort>>, BTreeMap<String, Vec<IpAddr>>) {
+    let mut of_servers: BTreeMap<String, Vec<ServerPort>> = BTreeMap::new();
+    let mut free = BTreeMap::new();
+    for port in listed {
+        let addresses = port.addresses().collect();
+        if !port.device_id.is_empty() {
+            of_servers.entry(port.device_id).or_default().push(ServerPort { id: port.id, addresses });
+        } else if port.device_owner.is_empty() && asked.contains(&port.id) {
+            free.insert(port.id, addresses);
+        }
+    }
+    (of_servers, free)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_port_is_free_where_it_has_neither_device_nor_owner() {
+        let port = |id: &str, device: &str, owner: &str| {
+            let port = json!({"id": id, "network_id": "n", "device_id": device, "device_owner": owner,
+                "fixed_ips": [{"subnet_id": "s", "ip_address": "203.0.113.20"}]});
+            serde_json::from_value::<Port>(port).unwrap()
+        };
+        let listed = vec![
+            port("node", "server-0", "compute:nova"),
+            port("owned", "", "ake:vip-retained"),
+            port("free", "", ""),
+            port("nobodys", "", ""),
+        ];
+        let asked = ["server-0", "owned", "free"].map(ToOwned::to_owned).into();
+        let (of_servers, free) = told_apart(listed, &asked);
+        assert_eq!(of_servers["server-0"][0].id, "node");
+        assert_eq!((of_servers.len(), free.into_keys().collect::<Vec<_>>()), (1, vec!["free".to_owned()]));
     }
 }

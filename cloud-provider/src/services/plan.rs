@@ -6,7 +6,7 @@ use ake_api_client::Write;
 
 use super::{
     annotations::Finding,
-    names, rules,
+    claim, names, rules,
     step::{Owner, Step},
     view::{SENTINEL, ServiceView},
     wanted::{self, Wanted, World},
@@ -46,6 +46,9 @@ pub fn plan(world: &World) -> Plan {
         ));
         return Plan { stopped, ..Plan::default() };
     }
+    if let Some(reason) = claim::stopped(world) {
+        return Plan { stopped: Some(reason), ..Plan::default() };
+    }
     let wanted = wanted::wanted(world);
     let mut plan = Plan {
         findings: wanted.findings.clone(),
@@ -74,11 +77,17 @@ pub fn plan(world: &World) -> Plan {
     );
     if !deleting {
         plan.steps.extend(add.into_iter().map(|(uid, spec)| {
-            let owner = uid.map_or(Owner::All, Owner::Service);
+            let owner = uid.map_or(Owner::Checks, Owner::Service);
             Step::AddRule { owner, spec }
         }));
         plan.steps.extend(remove.into_iter().map(Step::RemoveRule));
     }
+    // Those of Services are not even wanted; Nodes are seen to where their ports are.
+    let of_none = [Owner::All, Owner::Checks, Owner::Nobody];
+    plan.steps.retain(|step| {
+        let owner = step.owner();
+        !(of_none.contains(&owner) && world.held.contains(&owner))
+    });
     for (key, service) in &world.services {
         finish(world, &wanted, admitted.as_ref(), key, service, &mut plan);
     }

@@ -6,10 +6,43 @@
 use super::{
     annotations::{
         ADDRESS, DRAIN, HEALTH_CHECK, HEALTH_MONITOR, IMPOSSIBLE, INTERNAL, KEEP_FLOATING_IP, NODE_SELECTOR,
-        OPENSTACK, RANGE, RETAIN, SHARE, SHARE_WITH,
+        NOT_BOTH, OPENSTACK, RANGE, RETAIN, RETAIN_WORDS, SHARE, SHARE_WITH,
     },
     view::CLASS,
 };
+
+/// An annotation that takes one of a few words.
+struct Words {
+    name: &'static str,
+    words: &'static [&'static str],
+    /// Whether they may be written in capitals.
+    any_case: bool,
+    expected: &'static str,
+}
+
+const BOOLEAN: &[&str] = &["true", "false"];
+
+/// All of them.
+const WORDS: &[Words] = &[
+    Words { name: RETAIN, words: &["true", "false", "project"], any_case: true, expected: RETAIN_WORDS },
+    Words { name: KEEP_FLOATING_IP, words: BOOLEAN, any_case: true, expected: "true or false" },
+    Words { name: HEALTH_MONITOR, words: BOOLEAN, any_case: true, expected: "true or false" },
+    Words { name: INTERNAL, words: BOOLEAN, any_case: true, expected: "true or false" },
+    Words {
+        name: HEALTH_CHECK,
+        words: &["node", "vip", "none"],
+        any_case: false,
+        expected: "node, vip or none",
+    },
+];
+
+impl Words {
+    fn rule(&self) -> String {
+        let words: Vec<String> = [""].iter().chain(self.words).map(|word| format!("'{word}'")).collect();
+        let value = if self.any_case { "V.lowerAscii()" } else { "V" };
+        format!("{value} in [{}]", words.join(", "))
+    }
+}
 
 /// What must hold of an annotation's value `V`, in the Common Expression Language, and what is expected in words. An annotation
 /// that is not there has the value `''`.
@@ -27,15 +60,14 @@ fn rules() -> Vec<(String, String, String)> {
     let mut rule = |name: &str, holds: &str, expected: &str| {
         rules.push((name.to_owned(), holds.to_owned(), expected.to_owned()));
     };
-    for name in [RETAIN, KEEP_FLOATING_IP, HEALTH_MONITOR, INTERNAL] {
-        rule(name, "V.lowerAscii() in ['', 'true', 'false']", "true or false");
+    for words in WORDS {
+        rule(words.name, &words.rule(), words.expected);
     }
     rule(
         DRAIN,
         "V == '' || (V.matches('^[0-9]{1,4}$') && int(V) <= 3600)",
         "a number of seconds from 0 to 3600",
     );
-    rule(HEALTH_CHECK, "V in ['', 'node', 'vip', 'none']", "node, vip or none");
     rule(SHARE, "size(V) <= 63", "1 to 63 printable characters");
     rule(ADDRESS, "V == '' || V.split(',').all(a, isIP(a.trim()))", "IP addresses, separated by commas");
     rule(
@@ -102,6 +134,19 @@ pub fn manifest() -> String {
         &format!("!({}) || (variables.was && {})", alone("object"), alone("oldObject")),
         &format!("metadata.annotations[{SHARE}]: expected a key, since {SHARE_WITH} is given"),
     );
+    let both = |object: &str| {
+        let [share, retain, kept] = [SHARE, RETAIN, KEEP_FLOATING_IP].map(|name| value(object, name));
+        format!(
+            "{share} != '' && ({retain}.lowerAscii() in ['true', 'project'] || \
+             ({retain} == '' && {kept}.lowerAscii() == 'true'))"
+        )
+    };
+    validation(
+        &format!("!({}) || (variables.was && {})", both("object"), both("oldObject")),
+        &format!(
+            "metadata.annotations[{RETAIN}] or metadata.annotations[{KEEP_FLOATING_IP}]: expected {NOT_BOTH}"
+        ),
+    );
     text + "---\napiVersion: admissionregistration.k8s.io/v1\n\
             kind: ValidatingAdmissionPolicyBinding\n\
             metadata: {name: services.ake.dev, labels: {app.kubernetes.io/managed-by: ake}}\n\
@@ -111,6 +156,28 @@ pub fn manifest() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::services::{annotations::read, view::ServiceView};
+
+    #[test]
+    fn a_word_is_in_its_list_if_it_is_taken_when_it_is_read() {
+        let known = WORDS.iter().flat_map(|words| words.words).copied();
+        let others = ["yes", "on", "1", "cluster", "http"];
+        let all: Vec<String> = known
+            .chain(others)
+            .flat_map(|word| [word.to_owned(), word.to_uppercase(), format!(" {word} ")])
+            .collect();
+        for words in WORDS {
+            for value in &all {
+                let annotations = [(words.name.to_owned(), value.clone())].into();
+                let (_, findings) = read(&ServiceView { annotations, ..ServiceView::default() });
+                let trimmed = value.trim();
+                let listed = words.words.contains(&trimmed)
+                    || words.any_case && words.words.contains(&trimmed.to_ascii_lowercase().as_str());
+                let refused = findings.iter().any(|finding| finding.refused);
+                assert_eq!(listed, !refused, "{}: {value:?}: {findings:?}", words.name);
+            }
+        }
+    }
 
     #[test]
     fn the_policy_is_what_is_read() {

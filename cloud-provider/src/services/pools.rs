@@ -6,18 +6,22 @@ use ake_api_client::{Check, ClusterState, Family, MemberRequest, PoolRequest, Pr
 use ipnetwork::IpNetwork;
 
 use super::{
-    annotations::{HealthCheck, NodeSelector, Wishes},
+    annotations::{Finding, HEALTH_CHECK, HealthCheck, NodeSelector, Wishes, field},
     names,
     view::ServiceView,
-    wanted::{Draft, Wanted, World},
+    wanted::{Draft, Wanted, World, text},
 };
 use crate::nodes::view::NodeView;
 
 /// kube-proxy's own port, which tells whether the node takes traffic.
-const PROXY_HEALTH_PORT: u16 = 10256;
+pub(super) const PROXY_HEALTH_PORT: u16 = 10256;
 
-/// kube-proxy's path on both of its health ports.
-const PATH: &str = "/healthz";
+/// Its path there. `/healthz` says no as soon as a node is about to be removed (KEP-3836), which would end the flows that
+/// a drain is to keep.
+const PROXY_HEALTH_PATH: &str = "/livez";
+
+/// kube-proxy's path on a Service's own health port.
+const SERVICE_HEALTH_PATH: &str = "/healthz";
 
 /// How a node stands to a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +96,21 @@ pub(super) fn want(
         }
     }
     let members = (!is_blind).then(|| members.into_iter().collect());
-    let checks = checks(&world.state, service, wishes, health, family, address);
+    let mut checks = checks(service, health);
+    if health == HealthCheck::Vip {
+        match vip_check(&world.state, service, wishes, family, address) {
+            Ok(check) => checks.push(check),
+            // By itself it is asked where it can be.
+            Err(_) if wishes.health_check.is_none() => {}
+            Err(expected) => {
+                let told = ((*key).clone(), Finding::ignored(field(HEALTH_CHECK), "vip", expected));
+                // Both families of a Service may come to the same.
+                if wanted.findings.last() != Some(&told) {
+                    wanted.findings.push(told);
+                }
+            }
+        }
+    }
     wanted.pools.insert(name.clone(), PoolRequest { members, checks });
     name
 }
@@ -111,36 +129,47 @@ fn address_of(world: &World, draft: &Draft<'_>, node: &NodeView) -> Option<IpAdd
         .or_else(|| node.internal_address())
 }
 
-fn checks(
-    state: &ClusterState,
-    service: &ServiceView,
-    wishes: &Wishes,
-    health: HealthCheck,
-    family: Family,
-    address: &str,
-) -> Vec<Check> {
+/// What a node is asked itself.
+fn checks(service: &ServiceView, health: HealthCheck) -> Vec<Check> {
     if health == HealthCheck::None {
         return Vec::new();
     }
-    let port = if service.local { service.health_check_node_port } else { Some(PROXY_HEALTH_PORT) };
-    let mut checks = Vec::from_iter(port.map(|port| Check::Http { port, path: PATH.to_owned() }));
+    let (port, path) = match service.local {
+        true => (service.health_check_node_port, SERVICE_HEALTH_PATH),
+        false => (Some(PROXY_HEALTH_PORT), PROXY_HEALTH_PATH),
+    };
+    Vec::from_iter(port.map(|port| Check::Http { port, path: path.to_owned() }))
+}
+
+/// What is asked of the VIP by way of a node, or what is expected for that.
+fn vip_check(
+    state: &ClusterState,
+    service: &ServiceView,
+    wishes: &Wishes,
+    family: Family,
+    address: &str,
+) -> Result<Check, String> {
     let of_family = |network: &&IpNetwork| network.is_ipv6() == (family == Family::V6);
     let sources: Vec<_> = state.cluster.check_sources.iter().filter(of_family).collect();
     let ranges: Vec<_> = wishes.source_ranges.iter().filter(of_family).collect();
     // kube-proxy lets nobody else in, checks included.
-    let is_let_in = |source: &&IpNetwork| {
+    let is_let_in = |source: &&&IpNetwork| {
         let covers =
             |range: &&IpNetwork| range.prefix() <= source.prefix() && range.contains(source.network());
         ranges.is_empty() || ranges.iter().any(covers)
     };
-    let port = service.ports.iter().find(|port| port.protocol == Some(Protocol::Tcp));
-    if let (HealthCheck::Vip, Some(port)) = (health, port)
-        && !sources.is_empty()
-        && sources.iter().all(is_let_in)
-    {
-        checks.push(Check::Vip { address: address.to_owned(), port: port.port });
+    let Some(port) = service.ports.iter().find(|port| port.protocol == Some(Protocol::Tcp)) else {
+        return Err("node or none, or a TCP port: nothing else can be asked of the VIP itself".to_owned());
+    };
+    if sources.is_empty() {
+        return Err(format!("node or none: no balancer has an {} address to ask the VIP from", text(family)));
     }
-    checks
+    if let Some(source) = sources.iter().find(|source| !is_let_in(source)) {
+        return Err(format!(
+            "node or none, or source ranges with {source}, from where the VIP would be asked"
+        ));
+    }
+    Ok(Check::Vip { address: address.to_owned(), port: port.port })
 }
 
 fn standing(world: &World, pool: &str, name: &str, node: &NodeView, selector: &NodeSelector) -> Standing {

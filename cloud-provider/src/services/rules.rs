@@ -14,6 +14,7 @@ use openstack_client::security_groups::{Rule, RuleSpec};
 
 use super::{
     names,
+    pools::PROXY_HEALTH_PORT,
     wanted::{Wanted, WantedBalancer},
 };
 
@@ -136,6 +137,16 @@ pub fn wanted(state: &ClusterState, wanted: &Wanted) -> WantedRules {
             rules.entry(what).or_insert_with(reason);
         }
     }
+    let mut let_checks_in = |port: u16, families: &BTreeSet<bool>, uid: Option<&str>| {
+        let sources = state.cluster.check_sources.iter();
+        for source in sources.filter(|source| families.contains(&source.is_ipv6())) {
+            // Neutron takes no second rule for the same, whatever its description.
+            let reason = || Reason { description: HEALTH_CHECK, uid: uid.map(ToOwned::to_owned) };
+            rules.entry(Admission::new(Protocol::Tcp, port, *source)).or_insert_with(reason);
+        }
+    };
+    // Whether or not there is a Service yet: the first one shall not wait for it.
+    let_checks_in(PROXY_HEALTH_PORT, &wanted.node_families, None);
     let ours = wanted.pools.iter().filter(|(name, _)| names::is_pool_of_services(name));
     let each = ours.flat_map(|(name, pool)| pool.checks.iter().map(move |check| (name, pool, check)));
     for (name, pool, check) in each {
@@ -146,17 +157,12 @@ pub fn wanted(state: &ClusterState, wanted: &Wanted) -> WantedRules {
             }
             _ => wanted.node_families.clone(),
         };
-        let port = match check {
-            Check::Tcp { port } | Check::Http { port, .. } => *port,
+        match check {
+            Check::Tcp { port } | Check::Http { port, .. } => {
+                let_checks_in(*port, &families, names::owner(name))
+            }
             // It is sent from where clients are let in, to where they are let in.
-            Check::Vip { .. } => continue,
-        };
-        let sources = state.cluster.check_sources.iter();
-        for source in sources.filter(|source| families.contains(&source.is_ipv6())) {
-            // Neutron takes no second rule for the same, whatever its description.
-            let reason =
-                || Reason { description: HEALTH_CHECK, uid: names::owner(name).map(ToOwned::to_owned) };
-            rules.entry(Admission::new(Protocol::Tcp, port, *source)).or_insert_with(reason);
+            Check::Vip { .. } => {}
         }
     }
     // Rules are counted by quotas: none for some where there is one for all.

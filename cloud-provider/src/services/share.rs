@@ -10,6 +10,7 @@ use ake_api_client::{Family, Listener, Protocol};
 use super::{
     annotations::{ADDRESS, Finding, SHARE, SHARE_WITH, field},
     names::{self, Holder},
+    view::ServiceView,
     wanted::{Draft, World},
 };
 use crate::cluster::Key;
@@ -62,12 +63,11 @@ pub(super) fn conflicts<'a>(
 type Staying<'a> = BTreeMap<(&'a str, Protocol, u16), &'a str>;
 
 fn staying<'a>(world: &'a World, able: &BTreeSet<&str>) -> Staying<'a> {
-    let stays = |name: &str, uid: &str| {
-        let mut services = world.services.values();
-        match services.find(|service| service.uid == uid) {
-            Some(service) => service.is_wanted() && !able.contains(uid),
-            None => !world.ripe.contains(name),
-        }
+    let services: BTreeMap<&str, &ServiceView> =
+        world.services.values().map(|service| (service.uid.as_str(), service)).collect();
+    let stays = |name: &str, uid: &str| match services.get(uid) {
+        Some(service) => service.is_wanted() && !able.contains(uid),
+        None => !world.ripe.contains(name),
     };
     let shared = world.state.load_balancers.iter().filter(|(name, balancer)| {
         let is_shared = names::holder(&balancer.address) == Some(Holder::Shared);

@@ -10,8 +10,12 @@ use crate::{cluster::Key, steps::Kind};
 /// Whom a step is for. One that fails holds up the others of the same owner only.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
-    /// Everybody.
+    /// Everybody: the pools that Services share.
     All,
+    /// Everybody's checks of nodes, which are not let in without it.
+    Checks,
+    /// Nobody any more.
+    Nobody,
     /// A Service, by UID.
     Service(String),
     /// A Node, by name.
@@ -68,7 +72,7 @@ impl Step {
     pub fn owner(&self) -> Owner {
         match self {
             Self::AddRule { owner, .. } | Self::Write { owner, .. } => owner.clone(),
-            Self::RemoveRule(_) => Owner::All,
+            Self::RemoveRule(_) => Owner::Nobody,
             Self::AddFinalizer { uid, .. }
             | Self::SetStatus { uid, .. }
             | Self::RemoveFinalizer { uid, .. } => Owner::Service(uid.clone()),
@@ -88,8 +92,8 @@ impl Step {
                 Write::DeletePool { .. } | Write::DeleteMember { .. } => Kind::DeletePool,
                 Write::PutLoadBalancer { .. } => Kind::PutLoadBalancer,
                 Write::DeleteLoadBalancer { .. } => Kind::DeleteLoadBalancer,
-                Write::PutNodePort { .. } => Kind::PutNodePort,
-                Write::DeleteNodePort { .. } => Kind::DeleteNodePort,
+                // A port goes with its server, and its pairs with it; a stack takes off its own.
+                Write::PutNodePort { .. } | Write::DeleteNodePort { .. } => Kind::PutNodePort,
             },
             Self::RemoveRule(_) => Kind::RemoveRule,
             Self::SetStatus { .. } => Kind::SetStatus,
@@ -138,10 +142,18 @@ struct Shown<'a>(&'a Write);
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Write::PutAddress { name, request } => match request.address {
-                Some(address) => write!(f, "reserve address {name} = {address}"),
-                None => write!(f, "reserve address {name}"),
-            },
+            Write::PutAddress { name, request } => {
+                match (&request.adopt, request.address) {
+                    (Some(adopted), _) => write!(f, "adopt {adopted} as address {name}")?,
+                    (None, Some(address)) => write!(f, "reserve address {name} = {address}")?,
+                    (None, None) => write!(f, "reserve address {name}")?,
+                }
+                f.write_str(match request.retain {
+                    Some(true) => ", to outlive the cluster",
+                    Some(false) => ", to go with the cluster",
+                    None => "",
+                })
+            }
             Write::DeleteAddress { name } => write!(f, "release address {name}"),
             Write::PutPool { name, request } => {
                 let members = request.members.as_ref().map(|members| {

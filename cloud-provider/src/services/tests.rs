@@ -1,16 +1,21 @@
 //! Plans against a model of ake-api, Neutron and Kubernetes.
 
+mod checks;
+mod claim;
 mod faults;
 mod model;
 mod nodes;
 mod properties;
+mod quota;
 mod vips;
+mod voice;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ake_api_client::Family;
 
 use super::{
+    apply::{Outcome, StepError},
     plan::{Plan, plan},
     step::{Owner, Step},
     view::{Endpoints, ServiceView},
@@ -31,10 +36,9 @@ fn a_service_gets_everything_before_its_status() {
         [
             "add the finalizer to Service default/web",
             "reserve address svc-u1",
-            "set pool nodes to w0, w1, check HTTP 10256/healthz",
+            "set pool nodes to w0, w1, check HTTP 10256/livez",
             "set load balancer svc-u1: TCP 80 -> nodes",
             "open the security group for tcp 80 from 0.0.0.0/0",
-            "open the security group for tcp 10256 from 192.168.77.2/32",
             "publish 203.0.113.18 in the status of Service default/web",
         ]
     );
@@ -55,7 +59,6 @@ fn a_deleted_service_leaves_nothing_and_then_goes() {
             "release address svc-u1",
             "remove pool nodes",
             "close the security group for tcp 80 from 0.0.0.0/0",
-            "close the security group for tcp 10256 from 192.168.77.2/32",
             "take the finalizer off Service default/web",
         ]
     );
@@ -73,7 +76,7 @@ fn a_node_that_joins_costs_one_write_however_many_services_there_are() {
     assert_eq!(
         shown(&converge(&mut world)),
         [
-            "set pool nodes to w0, w1, w2, check HTTP 10256/healthz",
+            "set pool nodes to w0, w1, w2, check HTTP 10256/livez",
             "let port port-2 send from 10.240.2.0/24, the VIP blocks",
         ]
     );
@@ -215,9 +218,42 @@ fn a_cluster_on_its_way_out_takes_nothing_new_and_lets_services_go() {
 #[test]
 fn one_refused_node_does_not_hold_up_services() {
     let mut world = world();
-    world.held.insert(crate::nodes::pairs::held("w0"));
+    world.held.insert(Owner::Node("w0".into()));
     let steps = plan(&world).steps;
-    assert!(steps.iter().all(|step| step.owner() == Owner::Node("w1".into())), "{steps:?}");
+    let of = |name: &str| steps.iter().any(|step| step.owner() == Owner::Node(name.into()));
+    assert!(of("w1") && !of("w0"), "{steps:?}");
+}
+
+/// What Neutron or ake-api says no to goes to whom it is for: neither to those beside it nor to all.
+#[test]
+fn a_refused_rule_for_checks_holds_up_no_service() {
+    let mut outcome = Outcome::default();
+    let refusal = || StepError::Kubernetes {
+        step: "open the security group for tcp 10256 from 192.168.77.2/32".into(),
+        error: crate::cluster::Error::Refused {
+            verb: "create",
+            kind: "Rule".into(),
+            name: "tcp 10256".into(),
+            code: 409,
+            reason: "OverQuota".into(),
+            message: "no more".into(),
+        },
+    };
+    for owner in [Owner::Checks, Owner::Nobody, Owner::All, Owner::Service("u2".into())] {
+        outcome.failed(owner, refusal());
+    }
+    assert!(outcome.ended.is_none() && outcome.failed.len() == 4);
+
+    let mut world = world();
+    world.held.insert(Owner::Checks);
+    world.services.insert(key("web"), service("u1"));
+    let steps = shown(&converge(&mut world));
+    assert!(!steps.iter().any(|step| step.contains("10256 from")), "{steps:?}");
+    let published = "publish 203.0.113.18 in the status of Service default/web";
+    assert_eq!(steps.last().map(String::as_str), Some(published));
+    // Its time is over.
+    world.held.clear();
+    assert_eq!(shown(&converge(&mut world)), ["open the security group for tcp 10256 from 192.168.77.2/32"]);
 }
 
 #[test]
@@ -234,4 +270,18 @@ fn checks_are_let_in_from_sources_of_the_nodes_family_only() {
             "open the security group for tcp 10256 from 192.168.77.2/32"
         ]
     );
+}
+
+#[test]
+fn checks_of_nodes_are_let_in_before_there_is_a_service() {
+    let mut world = world();
+    let steps = shown(&converge(&mut world));
+    assert!(
+        steps.contains(&"open the security group for tcp 10256 from 192.168.77.2/32".to_owned()),
+        "{steps:?}"
+    );
+    world.services.insert(key("web"), service("u1"));
+    let steps = shown(&converge(&mut world));
+    let opened: Vec<_> = steps.iter().filter(|step| step.starts_with("open")).collect();
+    assert_eq!(opened, ["open the security group for tcp 80 from 0.0.0.0/0"]);
 }

@@ -6,13 +6,14 @@ use std::{
 };
 
 use ake_api_client::{
-    AddressRequest, Affinity, ClusterState, Family, Listener, LoadBalancerRequest, PoolRequest,
+    AddressRequest, Affinity, ClusterState, Family, KubernetesId, Listener, LoadBalancerRequest, PoolRequest,
 };
 
 use super::{
     addresses::{self, Addresses},
     annotations::{self, Finding, Wishes},
     names, pools, share,
+    step::Owner,
     view::{Endpoints, ServiceView},
 };
 use crate::{cluster::Key, nodes::view::NodeView};
@@ -28,12 +29,18 @@ pub struct World {
     pub endpoints: BTreeMap<(Key, Family), BTreeMap<String, Endpoints>>,
     /// Neutron ports of servers, by server's id.
     pub ports: BTreeMap<String, Vec<ServerPort>>,
+    /// Whether nodes' ports are to let through what pods send.
+    pub routes: bool,
+    /// Addresses of the project's ports that nothing uses, by port's id; none if they are not looked at.
+    pub free_ports: Option<BTreeMap<String, Vec<IpAddr>>>,
     /// What ake-api has.
     pub state: ClusterState,
+    /// Which Kubernetes this is.
+    pub kubernetes: KubernetesId,
     /// What the security group has; none if we keep none.
     pub rules: Option<Vec<openstack_client::security_groups::Rule>>,
-    /// UIDs of Services whose last write was refused and that are left alone for now.
-    pub held: BTreeSet<String>,
+    /// Whose last step was refused, and who are left alone for now.
+    pub held: BTreeSet<Owner>,
     /// Names at ake-api whose Service is gone, and that may be removed by now.
     pub ripe: BTreeSet<String>,
     /// Members of pools that have had their time to end, each as pool and node.
@@ -131,15 +138,16 @@ pub fn wanted(world: &World) -> Wanted {
         .collect();
     let able = drafts.iter().filter(|draft| !draft.is_refused());
     let mut conflicts = share::conflicts(world, able);
-    let mut chosen = Addresses::new(&world.state, drafts.iter());
+    let mut chosen = Addresses::new(world, drafts.iter());
     for draft in &mut drafts {
         draft.findings.extend(conflicts.remove(draft.key));
-        let held = world.held.contains(&draft.service.uid);
+        let held = world.held.contains(&Owner::Service(draft.service.uid.clone()));
         if !draft.is_refused() && !held {
             match chosen.choose(draft) {
                 Ok(addresses) => want_service(world, draft, addresses, &mut wanted),
                 Err(finding) => draft.findings.push(finding),
             }
+            draft.findings.append(&mut chosen.ignored);
         }
         if draft.is_refused() || held {
             wanted.kept.insert(draft.service.uid.clone());
@@ -196,7 +204,7 @@ fn families(state: &ClusterState, service: &ServiceView) -> (Vec<Family>, Vec<Fi
 }
 
 /// A family, as Kubernetes writes it.
-fn text(family: Family) -> &'static str {
+pub(super) fn text(family: Family) -> &'static str {
     match family {
         Family::V4 => "IPv4",
         Family::V6 => "IPv6",
@@ -223,6 +231,7 @@ fn want_service(
         wanted.given_back.remove(&address);
         let known = wanted.addresses.entry(address.clone()).or_insert_with(|| (uid.clone(), request.clone()));
         known.1.address = known.1.address.or(request.address);
+        known.1.adopt = known.1.adopt.take().or(request.adopt);
         let listeners: BTreeSet<Listener> = service
             .ports
             .iter()
@@ -279,7 +288,8 @@ fn keep_as_it_is(state: &ClusterState, wanted: &mut Wanted) {
     for (name, uid) in used {
         if let Some(address) = state.addresses.get(name).filter(|_| names::holder(name).is_some()) {
             let family = if address.address.is_ipv6() { Family::V6 } else { Family::V4 };
-            let request = AddressRequest { address: Some(address.address), family, adopt: None };
+            let request =
+                AddressRequest { address: Some(address.address), family, ..AddressRequest::default() };
             // Others who share it get no other one as long as this one is here.
             wanted.addresses.insert(name.clone(), (uid.to_owned(), request));
         }

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ake_api_client::{
-    Check, ClusterState, Family, LoadBalancer, LoadBalancerRequest, MemberRequest, Pool, PoolRequest,
-    Protocol, Write,
+    Address, Check, ClusterState, Family, LoadBalancer, LoadBalancerRequest, MemberRequest, Pool,
+    PoolRequest, Protocol, Write,
 };
 
 use super::{
@@ -31,7 +31,9 @@ pub(super) fn writes(state: &ClusterState, wanted: &Wanted) -> Vec<(Owner, Write
     let (certain, any): (Vec<_>, Vec<_>) =
         wanted.addresses.iter().partition(|(_, (_, request))| request.address.is_some());
     for (name, (uid, request)) in certain.into_iter().chain(any) {
-        if !state.addresses.contains_key(name) || going.addresses.contains(name) {
+        let actual = state.addresses.get(name).filter(|_| !going.addresses.contains(name));
+        let is_said = |actual: &Address| request.retain.is_none_or(|retain| retain == actual.retained);
+        if !actual.is_some_and(is_said) {
             let write = Write::PutAddress { name: name.clone(), request: request.clone() };
             push(Owner::Service(uid.clone()), write);
         }

@@ -8,6 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
 /// Whom the API server lets do anything.
 const TOKEN: &str = "administrator";
 
@@ -15,6 +20,8 @@ const TOKEN: &str = "administrator";
 pub(crate) struct ApiServer {
     folder: tempfile::TempDir,
     programs: PathBuf,
+    /// etcd and the API server, each with its words.
+    plan: [(&'static str, Vec<String>); 2],
     running: Vec<Child>,
 }
 
@@ -26,42 +33,32 @@ impl ApiServer {
         let at = |name: &str| folder.path().join(name).display().to_string();
         let [client, peer, secure] = free_ports();
         let etcd = format!("http://127.0.0.1:{client}");
-        let mut running = vec![start(
-            &programs,
-            "etcd",
-            &folder.path().join("etcd.log"),
-            &[
-                format!("--data-dir={}", at("etcd")),
-                format!("--listen-client-urls={etcd}"),
-                format!("--advertise-client-urls={etcd}"),
-                format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
-                // Nothing here outlives the test.
-                "--unsafe-no-fsync".to_owned(),
-            ],
-        )];
+        let words_of_etcd = vec![
+            format!("--data-dir={}", at("etcd")),
+            format!("--listen-client-urls={etcd}"),
+            format!("--advertise-client-urls={etcd}"),
+            format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
+            // Nothing here outlives the test.
+            "--unsafe-no-fsync".to_owned(),
+        ];
         let key = Command::new("openssl").args(["genrsa", "-out", &at("key.pem"), "2048"]).output().unwrap();
         assert!(key.status.success(), "{}", String::from_utf8_lossy(&key.stderr));
         std::fs::write(at("tokens.csv"), format!("{TOKEN},admin,1,\"system:masters\"\n")).unwrap();
-        running.push(start(
-            &programs,
-            "kube-apiserver",
-            &folder.path().join("apiserver.log"),
-            &[
-                format!("--etcd-servers={etcd}"),
-                "--bind-address=127.0.0.1".to_owned(),
-                "--advertise-address=127.0.0.1".to_owned(),
-                format!("--secure-port={secure}"),
-                format!("--cert-dir={}", at("certificates")),
-                format!("--token-auth-file={}", at("tokens.csv")),
-                "--authorization-mode=RBAC".to_owned(),
-                "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112".to_owned(),
-                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-                format!("--service-account-key-file={}", at("key.pem")),
-                format!("--service-account-signing-key-file={}", at("key.pem")),
-                // There is no controller manager that would make accounts for it.
-                "--disable-admission-plugins=ServiceAccount".to_owned(),
-            ],
-        ));
+        let words = vec![
+            format!("--etcd-servers={etcd}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--advertise-address=127.0.0.1".to_owned(),
+            format!("--secure-port={secure}"),
+            format!("--cert-dir={}", at("certificates")),
+            format!("--token-auth-file={}", at("tokens.csv")),
+            "--authorization-mode=RBAC".to_owned(),
+            "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112".to_owned(),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={}", at("key.pem")),
+            format!("--service-account-signing-key-file={}", at("key.pem")),
+            // There is no controller manager that would make accounts for it.
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+        ];
         let config = serde_json::json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
             "clusters": [{"name": "test", "cluster": {
@@ -70,13 +67,65 @@ impl ApiServer {
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
         });
         std::fs::write(at("kubeconfig"), config.to_string()).unwrap();
-        let server = Self { folder, programs, running };
+        let plan = [("etcd", words_of_etcd), ("kube-apiserver", words)];
+        let mut server = Self { folder, programs, plan, running: Vec::new() };
+        server.go_on();
+        server
+    }
+
+    /// Starts both, and returns when the API server is ready.
+    fn go_on(&mut self) {
+        for (name, words) in &self.plan {
+            let log = self.folder.path().join(format!("{name}.log"));
+            self.running.push(start(&self.programs, name, &log, words));
+        }
         let begun = Instant::now();
-        while !server.kubectl(&["get", "--raw", "/readyz"], "").status.success() {
-            assert!(begun.elapsed() < Duration::from_secs(90), "{}", server.log());
+        while !self.kubectl(&["get", "--raw", "/readyz"], "").status.success() {
+            assert!(begun.elapsed() < Duration::from_secs(300), "{}", self.log());
             std::thread::sleep(Duration::from_millis(250));
         }
-        server
+    }
+
+    /// Ends both at once, as a loss of power does.
+    fn halt(&mut self) {
+        for mut child in self.running.drain(..).rev() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Stops the API server in the midst of its work, or lets it go on; etcd is left alone.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.running[1].id()).unwrap()), signal).unwrap();
+    }
+
+    /// Where all of it is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Keeps a copy of what etcd has now.
+    pub(crate) fn keep_etcd(&self) {
+        let etcd = Pid::from_raw(i32::try_from(self.running[0].id()).unwrap());
+        // What it has written so far is what it would find after a loss of power.
+        kill(etcd, Signal::SIGSTOP).unwrap();
+        copy(&self.folder.path().join("etcd"), &self.folder.path().join("kept"));
+        kill(etcd, Signal::SIGCONT).unwrap();
+    }
+
+    /// Both go on with what was kept.
+    pub(crate) fn put_back_etcd(&mut self) {
+        self.halt();
+        std::fs::remove_dir_all(self.folder.path().join("etcd")).unwrap();
+        copy(&self.folder.path().join("kept"), &self.folder.path().join("etcd"));
+        self.go_on();
+    }
+
+    /// Both go on with nothing.
+    pub(crate) fn lose_etcd(&mut self) {
+        self.halt();
+        std::fs::remove_dir_all(self.folder.path().join("etcd")).unwrap();
+        self.go_on();
     }
 
     /// How it is reached.
@@ -89,7 +138,7 @@ impl ApiServer {
         let mut child = Command::new(self.programs.join("kubectl"))
             .arg("--kubeconfig")
             .arg(self.kubeconfig())
-            .args(["--request-timeout=10s", "--cache-dir"])
+            .args(["--request-timeout=60s", "--cache-dir"])
             .arg(self.folder.path().join("cache"))
             .args(words)
             .stdin(Stdio::piped())
@@ -114,11 +163,13 @@ impl ApiServer {
 
 impl Drop for ApiServer {
     fn drop(&mut self) {
-        for child in self.running.iter_mut().rev() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.halt();
     }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let out = Command::new("cp").arg("-a").arg(from).arg(to).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
 fn start(programs: &Path, name: &str, log: &Path, words: &[String]) -> Child {

@@ -104,7 +104,7 @@ class Life(unittest.TestCase):
         self.assertEqual((first['waited'] < 1, then['waited'] >= 1), (True, True))
         self.assertEqual(first['type'], 'AKE::LB::VIP')
         self.assertEqual(first['properties'], {'cluster': '11111111-2222-3333-4444-555555555555', 'name': 'api',
-                                               'family': 'IPv4'})
+                                               'family': 'IPv4', 'retain': False})
         self.assertEqual(first['cloud'], {'auth_url': 'http://keystone.test/v3', 'token': 'the-tenants-token',
                                           'region': 'RegionOne', 'project_id': 'project'})
         self.assertEqual(first['resource_id'], made['vip'].resource_id)

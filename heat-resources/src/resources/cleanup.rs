@@ -1,6 +1,6 @@
 //! `AKE::Cluster::Cleanup`: the first to act when a cluster goes.
 
-use ake_api_client::ClusterId;
+use ake_api_client::{ClusterId, OF_SERVICE};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -11,9 +11,6 @@ use crate::{
 
 /// Its name in templates.
 pub const NAME: &str = "AKE::Cluster::Cleanup";
-
-/// What the names of load balancers that Kubernetes asked for begin with.
-const OF_SERVICES: &str = "svc-";
 
 /// Seconds that the balancer has to let go.
 const LIMIT_S: u64 = 180;
@@ -50,7 +47,7 @@ impl Resource for Properties {
         let left: Vec<_> = state
             .load_balancers
             .keys()
-            .filter(|name| name.starts_with(OF_SERVICES))
+            .filter(|name| name.starts_with(OF_SERVICE))
             .map(String::as_str)
             .collect();
         if left.is_empty() {

@@ -23,6 +23,7 @@ fn state() -> ClusterState {
             vip_blocks: vec!["203.0.113.16/28".parse().unwrap()],
             check_sources: vec!["192.168.77.2/32".parse().unwrap(), "fd00:77::2/128".parse().unwrap()],
             deleting: false,
+            kubernetes: None,
         },
         addresses: BTreeMap::new(),
         pools: BTreeMap::new(),
@@ -199,7 +200,7 @@ fn an_address_is_asked_for_once_and_freed_once() {
     let vip = resource(vip::NAME, json!({"cluster": ID, "name": "api"}));
     assert_eq!(shown(&vip.wanted(&seen(state())).unwrap()), ["reserve address api"]);
     let mut with = state();
-    with.addresses.insert("api".into(), ake_api_client::Address { address: "203.0.113.17".parse().unwrap() });
+    with.addresses.insert("api".into(), ake_api_client::Address::plain("203.0.113.17".parse().unwrap()));
     assert_eq!(vip.wanted(&seen(with.clone())).unwrap(), Plan::default());
     assert_eq!(vip.attributes(&seen(with.clone()))["address"], "203.0.113.17");
     assert_eq!(shown(&vip.unwanted(&seen(with.clone()))), ["free address api"]);
@@ -207,6 +208,42 @@ fn an_address_is_asked_for_once_and_freed_once() {
 
     let other = resource(vip::NAME, json!({"cluster": ID, "name": "api", "address": "203.0.113.18"}));
     assert!(matches!(other.wanted(&seen(with)), Err(Invalid { field, .. }) if field == "address"));
+}
+
+#[test]
+fn an_address_is_adopted_and_outlives_its_resource_where_that_is_said() {
+    let vip = |more: Value| {
+        let mut properties = json!({"cluster": ID, "name": "api"});
+        properties.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        resource(vip::NAME, properties)
+    };
+    let port = "99999999-9999-9999-9999-999999999991";
+    for (adopt, address) in [("203.0.113.40", Some("203.0.113.40")), (port, None)] {
+        let plan = vip(json!({"adopt": adopt, "retain": true})).wanted(&seen(state())).unwrap();
+        let [Step::PutAddress(name, request)] = plan.steps.as_slice() else { panic!("{plan:?}") };
+        let asked = request.address.map(|address| address.to_string());
+        assert_eq!(
+            (name.as_str(), request.adopt.as_deref(), request.retain),
+            ("api", Some(adopt), Some(true))
+        );
+        assert_eq!(asked.as_deref(), address);
+    }
+    let contradicts = vip(json!({"adopt": "203.0.113.40", "address": "203.0.113.41"})).wanted(&seen(state()));
+    assert!(matches!(contradicts, Err(Invalid { field, .. }) if field == "address"));
+
+    let mut with = state();
+    with.addresses.insert("api".into(), ake_api_client::Address::plain("203.0.113.17".parse().unwrap()));
+    let other = vip(json!({"adopt": "203.0.113.40"})).wanted(&seen(with.clone()));
+    assert!(matches!(other, Err(Invalid { field, .. }) if field == "address"));
+    let retained = vip(json!({"retain": true}));
+    let plan = retained.wanted(&seen(with.clone())).unwrap();
+    assert!(matches!(plan.steps.as_slice(), [Step::PutAddress(_, request)] if request.retain == Some(true)));
+    with.addresses.get_mut("api").unwrap().retained = true;
+    assert_eq!(retained.wanted(&seen(with.clone())).unwrap(), Plan::default());
+    let goes = retained.unwanted(&seen(with.clone()));
+    assert!(goes.steps.is_empty() && goes.event.unwrap().contains("203.0.113.17"));
+    let plan = vip(json!({})).wanted(&seen(with)).unwrap();
+    assert!(matches!(plan.steps.as_slice(), [Step::PutAddress(_, request)] if request.retain == Some(false)));
 }
 
 fn balancer() -> Box<dyn Resource + Send + Sync> {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ake_api_client::{AddressRequest, ClusterId, Family};
+use ake_api_client::{Address, AddressRequest, ClusterId, Family};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -23,6 +23,25 @@ pub struct Vip {
     address: Option<String>,
     #[serde(default)]
     family: Family,
+    #[serde(default)]
+    adopt: Option<String>,
+    #[serde(default)]
+    retain: bool,
+}
+
+impl Vip {
+    /// What is to be done of an address that is there.
+    fn keep(&self, kept: &Address) -> Plan {
+        if kept.retained == self.retain {
+            return Plan::default();
+        }
+        let request = AddressRequest {
+            address: Some(kept.address),
+            retain: Some(self.retain),
+            ..AddressRequest::default()
+        };
+        Plan::steps(vec![Step::PutAddress(self.name.clone(), request)])
+    }
 }
 
 /// What Heat is told of it.
@@ -31,7 +50,7 @@ pub fn schema() -> ResourceType {
     ResourceType {
         name: NAME,
         description: "An address of the cluster's blocks, kept until the resource goes. With \
-            `deletion_policy: Retain` it is kept until the cluster goes.",
+            `deletion_policy: Retain` it is kept until the cluster goes, with `retain` longer than that.",
         reference: Reference::Own,
         properties: vec![
             cluster_property(),
@@ -47,6 +66,21 @@ pub fn schema() -> ResourceType {
             Property::new("family", Type::String, "The family, where no address is named.")
                 .default("IPv4")
                 .one_of(&["IPv4", "IPv6"]),
+            Property::new(
+                "adopt",
+                Type::String,
+                "An address that the project has retained, or the id of a port of its own on the VIP network that \
+                 nothing else uses: what the VIP shall be. It stays the project's when the resource goes.",
+            )
+            .length(1, 64),
+            Property::new(
+                "retain",
+                Type::Boolean,
+                "Whether the address stays when the resource goes, for the next one of its name, and stays the project's \
+                 when the cluster goes; `GET /v1/addresses` of ake-api lists it, and `adopt` gives it to another cluster.",
+            )
+            .default(false)
+            .updatable(),
         ],
         attributes: vec![
             Attribute::new("address", Type::String, "The address."),
@@ -61,10 +95,18 @@ impl Resource for Vip {
             None => None,
             Some(text) => Some(text.parse().map_err(|_| Invalid::new("address", text, "an IP address"))?),
         };
+        // a port's id says nothing of its address
+        let adopted = self.adopt.as_ref().and_then(|text| text.parse().ok());
+        if let (Some(address), Some(adopted)) = (address, adopted)
+            && address != adopted
+        {
+            return Err(Invalid::new("address", address, format!("none, or what is adopted, {adopted}")));
+        }
+        let address: Option<IpAddr> = address.or(adopted);
         let state = seen.cluster.as_ref();
         match (state.and_then(|state| state.addresses.get(&self.name)), address) {
-            (Some(_), None) => Ok(Plan::default()),
-            (Some(kept), Some(wanted)) if kept.address == wanted => Ok(Plan::default()),
+            (Some(kept), None) => Ok(self.keep(kept)),
+            (Some(kept), Some(wanted)) if kept.address == wanted => Ok(self.keep(kept)),
             (Some(kept), Some(wanted)) => Err(Invalid::new(
                 "address",
                 wanted,
@@ -76,9 +118,10 @@ impl Resource for Vip {
                     Some(IpAddr::V4(_)) => Family::V4,
                     None => self.family,
                 };
+                let (adopt, retain) = (self.adopt.clone(), self.retain.then_some(true));
                 Ok(Plan::steps(vec![Step::PutAddress(
                     self.name.clone(),
-                    AddressRequest { address, family, adopt: None },
+                    AddressRequest { address, family, adopt, retain, about: None },
                 )]))
             }
         }
@@ -86,6 +129,13 @@ impl Resource for Vip {
 
     fn unwanted(&self, seen: &Seen) -> Plan {
         match seen.cluster.as_ref().and_then(|state| state.addresses.get(&self.name)) {
+            Some(kept) if self.retain => {
+                let event = format!(
+                    "address {} stays as {} of the cluster, and when that goes the project's",
+                    kept.address, self.name
+                );
+                Plan { event: Some(event), ..Plan::default() }
+            }
             Some(_) => Plan::steps(vec![Step::DeleteAddress(self.name.clone())]),
             None => Plan::default(),
         }

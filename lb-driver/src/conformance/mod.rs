@@ -9,6 +9,7 @@ mod cases;
 mod states;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::{collections::BTreeMap, net::IpAddr, pin::Pin};
 

@@ -22,7 +22,7 @@ use std::{
 use ake_xdp::{
     config::Limits,
     maps::DataPlane,
-    plan::{self, Book, Tables},
+    plan::{self, Book, Standing, Tables},
 };
 use aya::{
     Ebpf, EbpfLoader,
@@ -201,7 +201,7 @@ impl Bench {
         // no flood: what is measured is insertion
         let limits = Limits { new_flows: 1 << 31, ..Limits::default() };
         let mut plane = DataPlane::load(MacAddr::new(OWN).unwrap(), &limits).expect("needs root");
-        let tables = Book::new(limits, vec![]).tables(&state(), |_, _| Ok(())).unwrap();
+        let tables = Book::new(limits, vec![]).tables(&state(), |_, _| Standing::Well).unwrap();
         for write in plan::writes(&Tables::default(), &tables) {
             plane.write(&write).unwrap();
         }

@@ -10,9 +10,11 @@
 
 #include "answer.h"
 #include "choose.h"
+#include "hear.h"
 #include "layout.h"
 #include "maps.h"
 #include "parse.h"
+#include "recent.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -23,91 +25,92 @@ static __always_inline int forward(struct ethhdr *eth, const __u16 mac[3])
     return XDP_TX;
 }
 
-static __always_inline int forward_flow(struct ethhdr *eth, const struct packet *packet, const struct flow *flow,
-                                        const struct member *member)
+/* Has the fragments follow that come after the first. */
+static __always_inline void lead(const struct packet *packet, __u32 slot, const struct listener *listener,
+                                 const struct member *member)
 {
-    if (packet->part == FIRST) {
-        struct fragment_key key = fragment_of(packet);
-        struct fragment fragment = {
-            .slot = flow->slot,
-            .generation = flow->generation,
-            .listener = flow->listener,
-        };
+    struct fragment_key key = fragment_of(packet);
+    struct fragment fragment = {.slot = slot, .generation = member->generation, .listener = listener->id};
 
-        bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY);
-    }
-    return forward(eth, member->mac);
+    bpf_map_update_elem(&fragments, &key, &fragment, BPF_ANY);
 }
 
-/* A packet that no entry answers for: `flow` is the one that does not, if any. */
-static __always_inline int admit(struct ethhdr *eth, const struct packet *packet, struct flow *flow, __u64 hash,
-                                 __u64 bytes)
+/* The member of a flow that no entry answers for, by the ring; `slot` becomes its slot. `found` is the entry that does
+ * not answer, if any: the old flow of these ports is over, or its member is down or gone. Nobody else has the state of
+ * a connection, so the entry of one waits for a member that is down, here and with the other instance. */
+static __always_inline struct member *begin(const struct packet *packet, bool v4, const struct listener *listener,
+                                            const struct spot *spot, struct found *found, __u32 *slot)
 {
-    struct listener_key port = port_of(&packet->flow);
-    struct listener *listener = bpf_map_lookup_elem(&listeners, &port);
-    struct member *member = NULL;
-    struct flow began = {};
+    __u32 tag = packet->opens ? tag_of(packet->number) : 0;
+    const struct flow_key *key = &packet->flow;
+    struct member *member = chosen(listener, key, flow_hash(key), slot);
+    bool stays = found->flow && packet->stated && !packet->opens && may_return(found);
 
-    if (!listener)
-        return refuse(&packet->flow, DROP_NO_LISTENER);
-    count(listener->id, bytes);
-    if (listener->acl && !admitted(listener->acl, &packet->flow))
-        return drop(&port, DROP_SOURCE_RANGE);
-    if (flow && (!packet->opens || flow->tag == packet->tag))
-        member = owner(flow->slot, flow->generation);
-    if (member) {
-        flow->listener = listener->id;
-        flow->terms = listener->terms;
-        return forward_flow(eth, packet, flow, member);
-    }
-    member = chosen(listener, &packet->flow, hash, &began.slot);
+    if (packet->opens)
+        forget((const __u64 *)key, v4);
     if (!member)
-        return drop(&port, DROP_NO_MEMBER);
-    began.generation = member->generation;
-    began.tag = packet->tag;
-    began.listener = listener->id;
-    began.terms = listener->terms;
-    if (flow) {
-        /* The old flow of these ports is over, or its member is gone. */
-        *flow = began;
-        tell(&packet->flow, &began);
-    } else if (recorded()) {
-        bpf_map_update_elem(&flows, &packet->flow, &began, BPF_ANY);
-        tell(&packet->flow, &began);
+        return NULL;
+    if (!stays && (found->flow || recorded())) {
+        __u64 state = state_of(now(), tag, member->generation, listener->terms);
+
+        if (!found->flow)
+            victim(spot, found);
+        if (enter(spot, found, key, *slot, state))
+            tell(key, *slot, member->generation, tag);
     }
     /* A packet from the middle of a flow that is not in the table (we were restarted) begins nothing. */
     if (packet->opens || !packet->stated) {
-        __u64 *flows_of_member = bpf_map_lookup_elem(&member_flows, &began.slot);
+        __u64 *flows_of_member = bpf_map_lookup_elem(&member_flows, slot);
 
         if (flows_of_member)
             *flows_of_member += 1;
     }
-    return forward_flow(eth, packet, &began, member);
+    return member;
 }
 
-static __always_inline int balance(struct ethhdr *eth, const struct packet *packet, __u64 bytes)
+static __always_inline int balance(struct ethhdr *eth, const struct packet *packet, bool v4, __u64 bytes)
 {
-    __u64 hash = flow_hash(&packet->flow);
-    __u32 epoch = current_epoch();
-    struct recent *recent = NULL;
-    struct member *member;
-    struct flow *flow;
+    const struct flow_key *key = &packet->flow;
+    struct listener_key port = port_of(key);
+    __u32 epoch = current_epoch(), slot;
+    struct member *member = NULL;
+    struct found found = {};
+    struct listener *listener;
+    struct spot spot;
+    bool let_in;
 
-    if (!packet->opens && packet->part == WHOLE) {
-        recent = recent_of(hash);
-        if (recent && tells(recent, &packet->flow, epoch)) {
-            count(recent->listener, bytes);
-            return forward(eth, recent->mac);
-        }
+    if (!locate(key, v4, &spot))
+        return XDP_ABORTED;
+    await(&spot);
+    listener = bpf_map_lookup_elem(&listeners, &port);
+    if (!listener)
+        return refuse(key, DROP_NO_LISTENER);
+    count(listener->id, bytes);
+    let_in = find(&spot, &found) && (found.state & TERMS_MASK) == listener->terms;
+    if (!let_in && listener->acl && !admitted(listener->acl, key))
+        return drop(&port, DROP_SOURCE_RANGE);
+    if (found.flow && (!packet->opens || (__u8)(found.state >> TAG_SHIFT) == tag_of(packet->number)) &&
+        (let_in || is_of(&spot, &found, key)))
+        member = member_of(&found);
+    /* Only a connection is lost elsewhere; one that still begins is none. */
+    if (member && (packet->opens || !packet->stated) && (member->flags & MEMBER_UNWELL))
+        member = NULL;
+    if (member) {
+        __u32 seen = packet->opens ? found.state >> AGE_SHIFT & SEEN : SEEN;
+
+        slot = found.who & 0xffff;
+        refresh(&found,
+                state_of(seen | now(), found.state >> TAG_SHIFT, found.state >> GENERATION_SHIFT, listener->terms));
+        if (!packet->opens && packet->part == WHOLE)
+            keep((const __u64 *)key, v4, listener->id, member, epoch);
+    } else {
+        member = begin(packet, v4, listener, &spot, &found, &slot);
+        if (!member)
+            return drop(&port, DROP_NO_MEMBER);
     }
-    flow = bpf_map_lookup_elem(&flows, &packet->flow);
-    member = flow ? standing(packet, flow) : NULL;
-    if (!member)
-        return admit(eth, packet, flow, hash, bytes);
-    if (recent)
-        keep(recent, &packet->flow, flow->listener, member, epoch);
-    count(flow->listener, bytes);
-    return forward_flow(eth, packet, flow, member);
+    if (packet->part == FIRST)
+        lead(packet, slot, listener, member);
+    return forward(eth, member->mac);
 }
 
 /* A fragment without ports goes where the first one went. */
@@ -128,12 +131,13 @@ static __always_inline int follow(struct ethhdr *eth, const struct packet *packe
 
 /* An error about a packet that a member sent: `sent` is that packet's flow, seen from the client's side, as the packets
  * of the client are. */
-static __always_inline int return_error(struct ethhdr *eth, const struct flow_key *sent, __u64 bytes)
+static __always_inline int return_error(struct ethhdr *eth, const struct flow_key *sent, bool v4, __u64 bytes)
 {
     struct listener_key port = port_of(sent);
     struct listener *listener = bpf_map_lookup_elem(&listeners, &port);
     struct member *member = NULL;
-    struct flow *flow;
+    struct found found = {};
+    struct spot spot;
     __u32 slot = 0;
 
     if (!listener)
@@ -141,9 +145,8 @@ static __always_inline int return_error(struct ethhdr *eth, const struct flow_ke
     count(listener->id, bytes);
     if (listener->acl && !admitted(listener->acl, sent))
         return drop(&port, DROP_SOURCE_RANGE);
-    flow = bpf_map_lookup_elem(&flows, sent);
-    if (flow)
-        member = owner(flow->slot, flow->generation);
+    if (locate(sent, v4, &spot) && find(&spot, &found))
+        member = member_of(&found);
     if (!member)
         member = chosen(listener, sent, flow_hash(sent), &slot);
     return member ? forward(eth, member->mac) : drop(&port, DROP_NO_MEMBER);
@@ -197,7 +200,7 @@ static __always_inline int icmp_v4(struct ethhdr *eth, struct iphdr *ip, struct 
         header = parse_v4(quoted, end, &sent, &refused);
         if (!header || sent.part == LATER || !turn_round(&sent, header, end, &packet->flow))
             break;
-        return return_error(eth, &sent.flow, end - (void *)eth);
+        return return_error(eth, &sent.flow, true, end - (void *)eth);
     }
     return refuse(&packet->flow, DROP_ICMP);
 }
@@ -227,7 +230,7 @@ static __always_inline int icmp_v6(struct ethhdr *eth, struct ipv6hdr *ip, struc
         header = parse_v6(quoted, end, &sent, &refused);
         if (!header || sent.part == LATER || !turn_round(&sent, header, end, &packet->flow))
             break;
-        return return_error(eth, &sent.flow, end - (void *)eth);
+        return return_error(eth, &sent.flow, false, end - (void *)eth);
     }
     return refuse(&packet->flow, DROP_ICMP);
 }
@@ -240,6 +243,15 @@ static __always_inline int from_v4(struct ethhdr *eth, struct iphdr *ip, void *e
 
     if ((void *)(ip + 1) > end)
         return XDP_PASS;
+    if (ip->ihl == 5 && !(ip->frag_off & bpf_htons(V4_MORE | V4_OFFSET)) && goes_on(ip->protocol, ip + 1, end)) {
+        __u64 key[5];
+
+        map_v4(key, ip->saddr);
+        map_v4(key + 2, ip->daddr);
+        key[4] = ports_word(*(__u32 *)(ip + 1), ip->protocol, FAMILY_V4);
+        if (sent(eth, key, true, end - (void *)eth))
+            return XDP_TX;
+    }
     header = parse_v4(ip, end, &packet, &refused);
     if (!header)
         return refuse(&packet.flow, refused);
@@ -251,7 +263,7 @@ static __always_inline int from_v4(struct ethhdr *eth, struct iphdr *ip, void *e
     case IPPROTO_SCTP:
         if (!parse_transport(header, end, &packet, FAMILY_V4))
             return refuse(&packet.flow, DROP_MALFORMED);
-        return balance(eth, &packet, end - (void *)eth);
+        return balance(eth, &packet, true, end - (void *)eth);
     case IPPROTO_ICMP:
         return icmp_v4(eth, ip, header, end, &packet);
     default:
@@ -267,6 +279,15 @@ static __always_inline int from_v6(struct ethhdr *eth, struct ipv6hdr *ip, void 
 
     if ((void *)(ip + 1) > end)
         return XDP_PASS;
+    if (goes_on(ip->nexthdr, ip + 1, end)) {
+        __u64 key[5];
+
+        copy_v6(key, &ip->saddr);
+        copy_v6(key + 2, &ip->daddr);
+        key[4] = ports_word(*(__u32 *)(ip + 1), ip->nexthdr, FAMILY_V6);
+        if (sent(eth, key, false, end - (void *)eth))
+            return XDP_TX;
+    }
     header = parse_v6(ip, end, &packet, &refused);
     if (!header)
         return refuse(&packet.flow, refused);
@@ -278,7 +299,7 @@ static __always_inline int from_v6(struct ethhdr *eth, struct ipv6hdr *ip, void 
     case IPPROTO_SCTP:
         if (!parse_transport(header, end, &packet, FAMILY_V6))
             return refuse(&packet.flow, DROP_MALFORMED);
-        return balance(eth, &packet, end - (void *)eth);
+        return balance(eth, &packet, false, end - (void *)eth);
     case IPPROTO_ICMPV6:
         return icmp_v6(eth, ip, header, end, &packet);
     default:

@@ -2,7 +2,7 @@
 /* Which member takes a packet. */
 #pragma once
 
-#include "maps.h"
+#include "flows.h"
 #include "parse.h"
 
 /* Every drop of a packet to a VIP: `port` has the VIP, and the listener's port and protocol if there is one. */
@@ -79,58 +79,28 @@ static __always_inline struct member *alive(__u32 slot)
     return member && (member->flags & MEMBER_ALIVE) ? member : NULL;
 }
 
+/* Of generations, an entry of the flow table has 16 bits. */
 static __always_inline struct member *owner(__u32 slot, __u32 generation)
 {
     struct member *member = alive(slot);
 
-    return member && member->generation == generation ? member : NULL;
+    return member && (__u16)member->generation == (__u16)generation ? member : NULL;
 }
 
-/* The member that a flow's entry says, if it holds for a packet. */
-static __always_inline struct member *standing(const struct packet *packet, const struct flow *flow)
+/* The member that an entry says, if the slot is still its own. */
+static __always_inline struct member *member_of(const struct found *found)
 {
-    __u32 *terms = bpf_map_lookup_elem(&listener_terms, &flow->listener);
-
-    if (!terms || *terms != flow->terms || (packet->opens && packet->tag != flow->tag))
-        return NULL;
-    return owner(flow->slot, flow->generation);
+    return owner(found->who & 0xffff, found->state >> GENERATION_SHIFT);
 }
 
-static __always_inline __u32 current_epoch(void)
+/* Whether that member may come back. */
+static __always_inline bool may_return(const struct found *found)
 {
-    __u32 index = 0;
-    struct control *state = bpf_map_lookup_elem(&control, &index);
+    __u32 slot = found->who & 0xffff;
+    struct member *member = bpf_map_lookup_elem(&members, &slot);
 
-    return state ? state->epoch : 0;
-}
-
-static __always_inline struct recent *recent_of(__u64 hash)
-{
-    __u32 place = hash >> 52;
-
-    return bpf_map_lookup_elem(&recents, &place);
-}
-
-/* Whether it tells of this flow, so that calls into the kernel are saved. */
-static __always_inline bool tells(const struct recent *recent, const struct flow_key *flow, __u32 epoch)
-{
-    const __u64 *a = (const __u64 *)&recent->key, *b = (const __u64 *)flow;
-
-    return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && recent->epoch == epoch &&
-           (__u32)bpf_jiffies64() - recent->since < RECENT_JIFFIES;
-}
-
-/* `epoch` is the one from before all was looked up. */
-static __always_inline void keep(struct recent *recent, const struct flow_key *key, __u32 listener,
-                                 const struct member *member, __u32 epoch)
-{
-    recent->key = *key;
-    recent->mac[0] = member->mac[0];
-    recent->mac[1] = member->mac[1];
-    recent->mac[2] = member->mac[2];
-    recent->listener = listener;
-    recent->epoch = epoch;
-    recent->since = bpf_jiffies64();
+    return member && (member->flags & MEMBER_DOWN) &&
+           (__u16)member->generation == (__u16)(found->state >> GENERATION_SHIFT);
 }
 
 /* The slot at a hash's place in a ring of this size, if that is its size; `size` becomes the ring's. */
@@ -200,18 +170,21 @@ static __always_inline void count(__u32 listener, __u64 bytes)
 }
 
 /* Whether a new flow is entered into `flows`. Above a rate none is: they would push those out that are alive, and the
- * ring sends each of their packets to the same member without an entry, too. */
+ * ring sends each of their packets to the same member without an entry, too. The clock is asked once so many began. */
 static __always_inline bool recorded(void)
 {
-    __u64 window = bpf_ktime_get_coarse_ns() >> 30;
     __u32 index = 0;
     struct rate *rate = bpf_map_lookup_elem(&rates, &index);
 
     if (!rate)
         return false;
-    if (rate->window != window) {
-        rate->window = window;
-        rate->flows = 0;
+    if (rate->flows >= new_flows) {
+        __u64 window = bpf_ktime_get_coarse_ns() >> 30;
+
+        if (rate->window != window) {
+            rate->window = window;
+            rate->flows = 0;
+        }
     }
     if (rate->flows >= new_flows) {
         rate->unrecorded += 1;
@@ -222,9 +195,9 @@ static __always_inline bool recorded(void)
 }
 
 /* Whoever reads looks by himself: nobody is woken for each flow. */
-static __always_inline void tell(const struct flow_key *key, const struct flow *flow)
+static __always_inline void tell(const struct flow_key *key, __u32 slot, __u32 generation, __u32 tag)
 {
-    struct news *told;
+    struct told *told;
 
     if (!paired)
         return;
@@ -232,7 +205,10 @@ static __always_inline void tell(const struct flow_key *key, const struct flow *
     if (!told)
         return;
     told->key = *key;
-    told->flow = *flow;
+    told->slot = slot;
+    told->generation = generation;
+    told->mark = tag;
+    told->over = 1;
     bpf_ringbuf_submit(told, BPF_RB_NO_WAKEUP);
 }
 

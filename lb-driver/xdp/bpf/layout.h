@@ -14,6 +14,10 @@
 #define LISTENER_CLIENT_IP 1
 
 #define MEMBER_ALIVE 1
+/* It may come back to its flows; a slot without flags is nobody's. */
+#define MEMBER_DOWN 2
+/* Beside ALIVE: it keeps its connections, and nothing else goes to it. */
+#define MEMBER_UNWELL 4
 
 /* Neighbours ask for the address: no router sends us what is for it. */
 #define VIP_ON_LINK 1
@@ -29,10 +33,10 @@ struct listener_key {
 } __attribute__((aligned(4)));
 
 struct listener {
-    __u32 id;    /* index of its counters and its terms */
+    __u32 id;    /* index of its counters */
     __u32 ring;  /* index of its pool's ring */
     __u32 acl;   /* id of its source ranges, 0 for everybody */
-    __u32 terms; /* whom it lets in: a fingerprint, never 0 */
+    __u32 terms; /* whom it lets in: a fingerprint of 24 bits, never 0 */
     __u32 flags;
 };
 
@@ -68,30 +72,40 @@ struct flow_key {
     __u16 zero;
 } __attribute__((aligned(8), may_alias));
 
+/* Where a flow is remembered; flows.h says how it is read and written. */
 struct flow {
-    __u32 slot;
-    __u32 generation;
-    __u32 tag; /* of the packet that opened it: a second one with the same is its repetition */
-    __u32 listener;
-    __u32 terms; /* of the listener when it last let the flow in; others: ask again */
+    __u64 who;   /* the flow's print, 48 bits, and its member's slot; 0: nobody's */
+    __u64 state; /* from the top: seen again 1, age 15, tag 8, generation 16, terms 24 */
 };
 
-/* What the other instance of a pair is told of a flow that began. */
-struct news {
+/* One line of a processor's cache. */
+struct bucket {
+    struct flow flows[4];
+};
+
+/* Of the flows of a bucket. */
+struct bucket_keys {
+    struct flow_key keys[4];
+};
+
+/* The other instance of a pair is told of a flow that began, and tells of flows. */
+struct told {
     struct flow_key key;
-    struct flow flow;
+    __u32 slot;
+    __u32 generation;
+    __u32 mark; /* tag, seen again at bit 8, age at bit 16 */
+    __u32 over; /* whether it holds against what is known already */
 };
 
 /* What a processor found out about a flow's packets, in one line of its cache. It holds in the epoch in which it was
  * found, and not for long: the flow's entry must not pass for one that nobody uses. */
 struct recent {
-    struct flow_key key;
-    __u16 mac[3];
-    __u16 zero;
+    __u64 key[5];
+    __u16 head[4]; /* a frame's first 8 bytes: the member's address, and the beginning of ours */
     __u32 listener;
     __u32 epoch;
     __u32 since; /* in jiffies */
-    __u32 unused;
+    __u32 zero;
 };
 
 #define RECENTS 4096 /* 12 bits of a hash */

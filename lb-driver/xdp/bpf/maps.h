@@ -10,6 +10,10 @@ volatile const __u16 own_mac[3] = {};
 volatile const __u64 new_flows = 0;
 /* Whether another instance is told of flows. */
 volatile const __u32 paired = 0;
+/* Of a flow's hash, its first bucket's place is what is left of this many bits on. */
+volatile const __u32 bucket_shift = 48;
+/* Of the hash: secret, and the same as long as the table lives. */
+volatile const __u32 seed[20] = {};
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -18,14 +22,6 @@ struct {
     __type(key, struct listener_key);
     __type(value, struct listener);
 } listeners SEC(".maps");
-
-/* What flows of a listener must have been let in by: its terms, 0 once it is closed. */
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, __u32);
-    __type(value, __u32);
-} listener_terms SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -72,12 +68,23 @@ struct {
     __type(value, struct member);
 } members SEC(".maps");
 
+/* Nobody maps it into memory; but what could be mapped begins with a page, so that each bucket is one line of a
+ * processor's cache. */
 struct {
-    __uint(type, BPF_MAP_TYPE_LRU_HASH);
+    __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, 1);
-    __type(key, struct flow_key);
-    __type(value, struct flow);
+    __uint(map_flags, BPF_F_MMAPABLE);
+    __type(key, __u32);
+    __type(value, struct bucket);
 } flows SEC(".maps");
+
+/* Whose they are, for who reads the table; a packet is compared with them in doubt alone. */
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct bucket_keys);
+} flow_keys SEC(".maps");
 
 /* Flows that began, for the other instance. What does not fit is told when all flows are. */
 struct {

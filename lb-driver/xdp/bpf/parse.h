@@ -65,7 +65,7 @@ enum part {
 /* What a packet is, once parsed. */
 struct packet {
     struct flow_key flow;
-    __u32 tag;
+    __u32 number; /* of one that opens a flow: its repetition has the same */
     __u32 fragment_id;
     __u8 opens;  /* the first packet of a flow, as far as the packet itself tells */
     __u8 stated; /* the protocol says which packet opens a flow */
@@ -101,9 +101,14 @@ static __always_inline void copy_v6(__u64 address[2], const struct in6_addr *v6)
 #define DESTINATION(flow) ((__u64 *)(flow) + 2)
 
 /* All of a key behind the addresses. */
+static __always_inline __u64 ports_word(__u32 ports, __u8 protocol, __u8 family)
+{
+    return join(ports, bpf_htonl((__u32)protocol << 24 | (__u32)family << 16));
+}
+
 static __always_inline void set_ports(struct flow_key *flow, __u32 ports, __u8 protocol, __u8 family)
 {
-    ((__u64 *)flow)[4] = join(ports, bpf_htonl((__u32)protocol << 24 | (__u32)family << 16));
+    ((__u64 *)flow)[4] = ports_word(ports, protocol, family);
 }
 
 /* Addresses, protocol and part of a packet; where its transport header begins, or why it has none. */
@@ -184,7 +189,7 @@ static __always_inline bool parse_transport(void *header, void *end, struct pack
             return false;
         packet->stated = 1;
         packet->opens = tcp->syn && !tcp->ack;
-        packet->tag = packet->opens ? tcp->seq : 0;
+        packet->number = packet->opens ? tcp->seq : 0;
         break;
     case IPPROTO_UDP:
         if ((void *)(udp + 1) > end)
@@ -199,7 +204,7 @@ static __always_inline bool parse_transport(void *header, void *end, struct pack
         packet->stated = 1;
         if (words[1] == 0 && (void *)(words + 5) <= end && *(__u8 *)(words + 3) == 1) {
             packet->opens = 1;
-            packet->tag = words[4];
+            packet->number = words[4];
         }
         break;
     }

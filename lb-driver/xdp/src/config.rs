@@ -131,7 +131,7 @@ impl Check {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Flows that are remembered; the least recently used gives way. About 128 bytes each, taken at start.
+    /// Flows that are remembered, at least 262144: up to the next power of two. 56 bytes each, taken at start.
     pub flows: u32,
     /// New flows per processor and second that are remembered; those above go by the ring alone.
     pub new_flows: u32,
@@ -240,7 +240,7 @@ client_ca = "/etc/ake/xdp-clients.crt"
 
 # Sizes of the kernel's tables.
 [limits]
-# Flows that are remembered; the least recently used gives way. About 128 bytes each, taken at start.
+# Flows that are remembered, at least 262144: up to the next power of two. 56 bytes each, taken at start.
 #flows = 262144
 # New flows per processor and second that are remembered; those above go by the ring alone.
 #new_flows = 25000
@@ -320,17 +320,10 @@ impl Config {
         within("limits.pools", pools.into(), 16, 1 << 20, "16 to 1048576")?;
         within("limits.members", members.into(), 16, 65_535, "16 to 65535")?;
         within("limits.source_ranges", source_ranges.into(), 16, 1 << 24, "16 to 16777216")?;
-        let value =
-            |key, value: String, expected| ConfigError::Value { path: path.into(), key, value, expected };
-        if let Some(pair) = &config.pair {
-            if !pair.peer.starts_with("https://") {
-                return Err(value("pair.peer", format!("{:?}", pair.peer), "https://host:port"));
-            }
-            if !pair.addresses.is_empty() && !config.on_link.is_empty() {
-                let (key, expected) =
-                    ("on_link", "nothing beside pair.addresses: nobody tells neighbours of a failover");
-                return Err(value(key, format!("{:?}", config.on_link), expected));
-            }
+        if let Some(pair) = config.pair.as_ref().filter(|pair| !pair.peer.starts_with("https://")) {
+            let (key, expected) = ("pair.peer", "https://host:port");
+            let value = format!("{:?}", pair.peer);
+            return Err(ConfigError::Value { path: path.into(), key, value, expected });
         }
         if config.interface.is_empty() || config.interface.len() > 15 {
             let (key, expected) = ("interface", "the name of an interface, 1 to 15 characters");

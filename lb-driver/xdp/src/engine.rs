@@ -2,33 +2,39 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
 use lb_driver::{
-    model::{Check, MacAddr, Member, Owner, Pool, State, Version},
+    model::{State, Version},
     vendor::xdp::{translate, wire},
 };
 use tokio::sync::watch;
 
 use crate::{
+    announce::OnLink,
     config::Mode,
     health::{Checker, Health, Target},
-    layout,
     link::Interface,
     maps::{DataPlane, MapsError},
-    memory::Identity,
-    plan::{self, Book, Full, Holders, Tables, Verdict},
+    plan::{self, Book, Full, Holders, Tables},
     probe::ProbeError,
     store::{Store, StoreError},
 };
 
+mod flows;
 mod learn;
+mod members;
 mod pair;
+mod status;
 
+pub use flows::FlowStatus;
 pub use learn::Learned;
+use members::{Signs, standing, targets, ways};
 use pair::Pair;
 
 /// Why a state was not taken.
@@ -69,6 +75,8 @@ pub struct Engine {
     inner: Mutex<Inner>,
     store: Store,
     marks: watch::Sender<u64>,
+    /// Whether a state is in force. Whoever asks decides on a failover, so nobody waits for the lock to tell.
+    alive: Arc<AtomicBool>,
     pair: Pair,
 }
 
@@ -85,8 +93,12 @@ struct Inner {
     plane: DataPlane,
     /// What neighbours say, where they are asked.
     learned: Option<Learned>,
+    /// What neighbours are told.
+    on_link: watch::Sender<OnLink>,
     /// Where the data plane goes once it has a state, in place of one that has.
     waits: Option<(Interface, Mode)>,
+    /// As the engine's.
+    alive: Arc<AtomicBool>,
     writes: u64,
     states: u64,
 }
@@ -115,7 +127,9 @@ impl Engine {
             tables: Tables::recall(plane.memory()),
             plane,
             learned,
+            on_link: watch::Sender::new(OnLink { active: true, ..OnLink::default() }),
             waits: None,
+            alive: Arc::default(),
             writes: 0,
             states: 0,
         };
@@ -127,7 +141,8 @@ impl Engine {
         // Marks of a process that is gone must not be taken for ours.
         let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let marks = watch::Sender::new(u64::try_from(begun.as_micros()).unwrap_or_default());
-        Ok(Self { inner: Mutex::new(inner), store, marks, pair: Pair::default() })
+        let alive = inner.alive.clone();
+        Ok(Self { inner: Mutex::new(inner), store, marks, alive, pair: Pair::default() })
     }
 
     /// Attaches the data plane; answers in which mode. Where one is at work already and there is no state yet, that one
@@ -184,21 +199,13 @@ impl Engine {
 
     /// Whether packets may be sent here: a state is in force.
     pub fn alive(&self) -> bool {
-        let inner = self.lock();
-        inner.settled && inner.state.is_some()
+        self.alive.load(Relaxed)
     }
 
     /// Takes results of checks in.
     pub fn report(&self, reports: impl IntoIterator<Item = (Target, Health)>) -> Result<(), PutError> {
         let mut inner = self.lock();
-        let (mut changed, mut news) = (false, false);
-        for (target, health) in reports {
-            if let Some(known) = inner.health.get_mut(&target).filter(|known| **known != health) {
-                changed |= known.verdict().is_ok() != health.verdict().is_ok();
-                news = true;
-                *known = health;
-            }
-        }
+        let (changed, news) = inner.hear(reports);
         let mut enforced = Ok(());
         if let Some(state) = inner.state.clone().filter(|_| changed) {
             let (book, tables, health) = inner.plan(&state, false)?;
@@ -217,8 +224,8 @@ impl Engine {
         let _ = tokio::time::timeout(longest, marks.wait_for(|mark| *mark != seen)).await;
     }
 
-    /// Says that the status has changed.
-    fn mark(&self) {
+    /// Says that the status has changed, or may have: whoever waits for news gets it.
+    pub fn mark(&self) {
         self.marks.send_modify(|mark| *mark += 1);
     }
 
@@ -255,24 +262,9 @@ impl Inner {
         };
         let health = targets(state).into_iter().map(known).collect();
         let mut book = self.book.clone();
-        let tables = book.tables(state, |pool, member| verdict(&health, pool, member))?;
+        let signs = Signs::of(&health);
+        let tables = book.tables(state, |pool, member| standing(&health, &signs, pool, member))?;
         Ok((book, tables, health))
-    }
-
-    /// Targets of the members that took packets when the process before us stopped; all of them where no process was.
-    fn took(&self, state: &State) -> BTreeSet<Target> {
-        let memory = self.plane.memory();
-        let alive = memory.alive();
-        let took = |pool: &Owner, name: &str, member: &Member| {
-            memory.places.is_empty() || alive.contains(&Identity::member(pool, name, member.address))
-        };
-        let members = state.pools.iter().flat_map(|(owner, pool)| {
-            pool.members
-                .iter()
-                .filter(move |(name, member)| took(owner, name, member))
-                .map(move |m| (pool, m.1))
-        });
-        members.flat_map(|(pool, member)| targets_of(pool, member)).collect()
     }
 
     fn enforce(
@@ -283,6 +275,19 @@ impl Inner {
         health: BTreeMap<Target, Health>,
     ) -> Result<(), PutError> {
         self.settled = false;
+        let enforced = self.settle(state, book, tables, health);
+        self.settled = enforced.is_ok();
+        self.alive.store(self.settled, Relaxed);
+        enforced
+    }
+
+    fn settle(
+        &mut self,
+        state: State,
+        book: Book,
+        tables: &Tables,
+        health: BTreeMap<Target, Health>,
+    ) -> Result<(), PutError> {
         let ways = ways(&self.completed(&state));
         self.writes += self.checker.know(&ways)?;
         self.ask(&state);
@@ -301,122 +306,7 @@ impl Inner {
             self.waits = None;
             tracing::info!(?mode, "attached in place of the data plane that was left");
         }
-        self.settled = true;
+        self.show();
         Ok(())
-    }
-
-    fn status(&self) -> Result<wire::StatusDocument, MapsError> {
-        let (drops, unrecorded_flows) = (self.drops()?, self.plane.unrecorded()?);
-        let Some(state) = &self.state else {
-            return Ok(wire::StatusDocument { drops, unrecorded_flows, ..Default::default() });
-        };
-        let state = &*self.completed(state);
-        let port_drops = self.plane.port_drops()?;
-        let drops_of = |vip, endpoint| {
-            let named = |(reason, count): &(usize, u64)| {
-                Some(((*layout::DROPS.get(*reason)?).to_owned(), *count)).filter(|_| *count > 0)
-            };
-            let counts = port_drops.get(&(vip, endpoint));
-            counts.map(|counts| counts.iter().filter_map(named).collect()).unwrap_or_default()
-        };
-        let mut pools = Vec::new();
-        for (owner, pool) in &state.pools {
-            let ring = self.book.ring(owner);
-            let mut slots: BTreeMap<u16, u32> = BTreeMap::new();
-            ring.iter().for_each(|slot| *slots.entry(*slot).or_default() += 1);
-            let mut members = Vec::new();
-            for (name, member) in &pool.members {
-                let slot = self.book.slot(owner, name);
-                members.push(wire::MemberStatus {
-                    name: name.clone(),
-                    address: member.address,
-                    healthy: healthy(&self.health, pool, member),
-                    reason: verdict(&self.health, pool, member).err().or_else(|| idle(member)),
-                    slots: slot.and_then(|slot| slots.get(&slot)).copied().unwrap_or(0),
-                    new_flows: slot.map_or(Ok(0), |slot| self.plane.new_flows(slot))?,
-                });
-            }
-            let ring_size = u32::try_from(ring.len()).unwrap_or(u32::MAX);
-            pools.push(wire::PoolStatus { owner: owner.clone(), ring_size, members });
-        }
-        let mut load_balancers = Vec::new();
-        for (owner, balancer) in &state.load_balancers {
-            let mut listeners = Vec::new();
-            for endpoint in balancer.listeners.keys() {
-                let counters = self.book.counters(owner, balancer.vip, *endpoint);
-                let traffic = counters.map_or(Ok(Default::default()), |id| self.plane.traffic(id))?;
-                listeners.push(wire::ListenerStatus {
-                    protocol: endpoint.protocol,
-                    port: endpoint.port,
-                    packets: traffic.packets,
-                    bytes: traffic.bytes,
-                    drops: drops_of(balancer.vip, Some(*endpoint)),
-                });
-            }
-            load_balancers.push(wire::LoadBalancerStatus {
-                owner: owner.clone(),
-                vip: balancer.vip,
-                listeners,
-                drops: drops_of(balancer.vip, None),
-            });
-        }
-        let version = Some(state.version);
-        Ok(wire::StatusDocument {
-            mark: None,
-            version,
-            pair: None,
-            pools,
-            load_balancers,
-            drops,
-            unrecorded_flows,
-        })
-    }
-
-    fn drops(&self) -> Result<BTreeMap<String, u64>, MapsError> {
-        let counts = self.plane.drops()?;
-        Ok(layout::DROPS.iter().map(ToString::to_string).zip(counts).collect())
-    }
-}
-
-/// What is asked of a member.
-fn targets_of(pool: &Pool, member: &Member) -> impl Iterator<Item = Target> {
-    pool.checks.iter().map(|check| Target { address: member.address, check: check.clone() })
-}
-
-/// The members by way of which a VIP is checked.
-fn ways(state: &State) -> BTreeMap<IpAddr, Option<MacAddr>> {
-    let asked = |pool: &&Pool| pool.checks.iter().any(|check| matches!(check, Check::Vip { .. }));
-    let pools = state.pools.values().filter(asked);
-    pools.flat_map(|pool| pool.members.values().map(|member| (member.address, member.mac))).collect()
-}
-
-fn targets(state: &State) -> BTreeSet<Target> {
-    state.pools.values().flat_map(|pool| pool.members.values().flat_map(|m| targets_of(pool, m))).collect()
-}
-
-/// What checks say together: not well if one says so, well if all do.
-fn healthy(health: &BTreeMap<Target, Health>, pool: &Pool, member: &Member) -> Option<bool> {
-    let said: Vec<_> = targets_of(pool, member).map(|target| health.get(&target)?.healthy).collect();
-    match said.contains(&Some(false)) {
-        true => Some(false),
-        false => (!said.contains(&None)).then_some(true),
-    }
-}
-
-/// Whether a member takes packets.
-fn verdict(health: &BTreeMap<Target, Health>, pool: &Pool, member: &Member) -> Verdict {
-    if member.mac.is_none() {
-        return Err("its MAC address is not known".to_owned());
-    }
-    targets_of(pool, member)
-        .try_for_each(|target| health.get(&target).map_or(Err("not checked yet".to_owned()), Health::verdict))
-}
-
-/// Why a member that takes packets takes no new flows.
-fn idle(member: &Member) -> Option<String> {
-    match member {
-        Member { draining: true, .. } => Some("draining".to_owned()),
-        Member { weight: 0, .. } => Some("weight 0".to_owned()),
-        _ => None,
     }
 }

@@ -1,24 +1,33 @@
 //! Asks members whether they are well.
 
+mod ask;
+mod tracker;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error as _,
-    fmt, io,
+    fmt,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
+use ask::Asker;
 use lb_driver::model::{self, MacAddr};
+use sha2::{Digest as _, Sha256};
 use tokio::{
-    net::TcpStream,
     sync::mpsc::UnboundedSender,
     task::JoinHandle,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, sleep, sleep_until},
 };
+use tracker::Tracker;
 
 use crate::{
     config::Check,
-    probe::{self, ProbeError, Prober},
+    probe::{ProbeError, Prober},
 };
+
+/// From the first check of a target that nobody knows yet to its second, and the longest wait for an answer. What lets
+/// the check in may still be under way: it is asked again soon, then ever more slowly, up to the period.
+const SOON: Duration = Duration::from_millis(100);
 
 /// What is asked: pools that check one address in one way share a check.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +65,19 @@ pub struct Health {
     pub reason: Option<String>,
     /// Before the first check: it took flows when we stopped, and keeps them until checks say otherwise.
     pub presumed: bool,
+    /// While nothing comes back from it, `check.fall` times in a row; or has come back yet.
+    pub silence: Option<Silence>,
+}
+
+/// Of a target from which nothing comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// It was well right before.
+    OfTheWell,
+    /// It was not, or was never asked.
+    OfTheUnwell,
+    /// Of one that is new: nothing came back yet, which says nothing before it was asked often enough, and for long enough.
+    NotYet,
 }
 
 impl Health {
@@ -68,40 +90,14 @@ impl Health {
             (Some(false), reason) => Err(reason.clone().unwrap_or_else(|| "failed its check".to_owned())),
         }
     }
-}
 
-/// Turns results of checks into health.
-#[derive(Debug, Clone)]
-struct Tracker {
-    health: Health,
-    /// Results in a row that speak against what is held.
-    against: u32,
-}
-
-impl Tracker {
-    /// Takes a result in; true if health is another one now. The first result of a target that nobody
-    /// presumed anything of counts at once.
-    fn observe(&mut self, result: Result<(), String>, settings: &Check) -> bool {
-        let before = self.health.clone();
-        let holds = self.health.healthy.or(self.health.presumed.then_some(true));
-        let (good, reason) = (result.is_ok(), result.err());
-        let needed = match holds {
-            None => 1,
-            Some(true) => settings.fall,
-            Some(false) => settings.rise,
-        };
-        self.against = if holds == Some(good) { 0 } else { self.against + 1 };
-        if holds == Some(good) || self.against >= needed {
-            self.against = 0;
-            self.health.healthy = Some(good);
-            self.health.presumed = false;
+    /// Whether something comes back from it; none while that is not known.
+    pub fn heard(&self) -> Option<bool> {
+        match self.silence {
+            Some(Silence::NotYet) => None,
+            Some(Silence::OfTheWell | Silence::OfTheUnwell) => Some(false),
+            None => (self.presumed || self.healthy.is_some()).then_some(true),
         }
-        match self.health.healthy {
-            Some(true) => self.health.reason = None,
-            Some(false) if reason.is_some() => self.health.reason = reason,
-            _ => {}
-        }
-        self.health != before
     }
 }
 
@@ -124,6 +120,7 @@ impl Checker {
             .tls_built_in_root_certs(false)
             .pool_max_idle_per_host(0)
             .http1_only()
+            .connect_timeout(ask::connecting(&settings))
             .user_agent("ake-xdp")
             .build()?;
         Ok(Self { settings, client, reports, tasks: BTreeMap::new(), prober: None })
@@ -141,21 +138,23 @@ impl Checker {
         self.prober.as_mut().map_or(Ok(0), |prober| prober.assign(members))
     }
 
+    /// Knows nothing of these any more: they are new to the next [`watch`](Self::watch).
+    pub fn forget<'a>(&mut self, targets: impl IntoIterator<Item = &'a Target>) {
+        targets.into_iter().filter_map(|target| self.tasks.remove(target)).for_each(|task| task.abort());
+    }
+
     /// Checks exactly `targets` from now on; with what is known of those that are new.
     pub fn watch(&mut self, targets: &BTreeMap<Target, Health>) {
         let gone: BTreeSet<Target> =
             self.tasks.keys().filter(|t| !targets.contains_key(*t)).cloned().collect();
-        for target in gone {
-            if let Some(task) = self.tasks.remove(&target) {
-                task.abort();
-            }
-        }
+        self.forget(&gone);
         for (target, health) in targets {
             if !self.tasks.contains_key(target) {
                 let asker = Asker {
                     target: target.clone(),
                     client: self.client.clone(),
                     mark: self.prober.as_ref().and_then(|prober| prober.mark(target.address)),
+                    patience: self.settings.timeout(),
                 };
                 let task = check_for_ever(asker, health.clone(), self.settings.clone(), self.reports.clone());
                 self.tasks.insert(target.clone(), tokio::spawn(task));
@@ -170,14 +169,6 @@ impl Drop for Checker {
     }
 }
 
-/// Asks one target.
-struct Asker {
-    target: Target,
-    client: reqwest::Client,
-    /// Of a member whose VIP is checked.
-    mark: Option<u32>,
-}
-
 async fn check_for_ever(
     asker: Asker,
     health: Health,
@@ -185,16 +176,16 @@ async fn check_for_ever(
     reports: UnboundedSender<(Target, Health)>,
 ) {
     let target = &asker.target;
-    let mut tracker = Tracker { health, against: 0 };
-    let mut ticks = interval(settings.period());
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tracker = Tracker::of(health);
+    let mut pace = Pace::of(target, &settings);
+    if !tracker.new {
+        // A restart: all are presumed well, and asked one after the other.
+        sleep(pace.phase.take().unwrap_or_default()).await;
+    }
     loop {
-        ticks.tick().await;
-        let result = match timeout(settings.timeout(), asker.ask()).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("no answer from {target} within {} ms", settings.timeout_ms)),
-        };
-        if tracker.observe(result, &settings) {
+        let begun = Instant::now();
+        let (patience, pause) = pace.next(tracker.new, &settings);
+        if tracker.observe(asker.ask(patience, tracker.new).await, &settings) {
             let health = tracker.health.clone();
             match &health.reason {
                 None => tracing::info!(%target, "member is well"),
@@ -204,129 +195,82 @@ async fn check_for_ever(
                 return;
             }
         }
+        sleep_until(begun + pause).await;
     }
 }
 
-impl Asker {
-    async fn ask(&self) -> Result<(), String> {
-        let target = &self.target;
-        match &target.check {
-            model::Check::Vip { vip, port } => {
-                let mark = self.mark.ok_or("this balancer has no means to check VIPs")?;
-                let vip = SocketAddr::new(*vip, port.get());
-                probe::connect(vip, mark).await.map_err(|e| failure(&e, target))
-            }
-            model::Check::Tcp { .. } => {
-                TcpStream::connect(target.socket()).await.map(drop).map_err(|e| failure(&e, target))
-            }
-            model::Check::Http { .. } => {
-                let answer = self.client.get(target.to_string()).send().await.map_err(|error| {
-                    let mut source = error.source();
-                    while let Some(cause) = source {
-                        if let Some(io) = cause.downcast_ref::<io::Error>() {
-                            return failure(io, target);
-                        }
-                        source = cause.source();
-                    }
-                    format!("GET {target}: {error}")
-                })?;
-                let status = answer.status();
-                if status.is_success() {
-                    return Ok(());
-                }
-                Err(format!("GET {target} answered {}, expected 200 to 299", status.as_u16()))
-            }
+/// How long is waited for an answer, and how long from one check to the next.
+#[derive(Debug, Default)]
+struct Pace {
+    /// What was waited before, as long as the target is new.
+    last: Option<Duration>,
+    /// Once it is no longer new, its first pause is this: targets that came together are not asked together for ever.
+    phase: Option<Duration>,
+}
+
+impl Pace {
+    /// A target's own share of the period, always the same.
+    fn of(target: &Target, settings: &Check) -> Self {
+        let hash = Sha256::digest(target.to_string());
+        let share = f64::from(u16::from_be_bytes([hash[0], hash[1]])) / f64::from(u16::MAX);
+        Self { phase: Some(settings.period().mul_f64(share)), ..Self::default() }
+    }
+
+    /// Of the check that begins now. A new target waits a third longer each time, so whatever opens the way to it costs
+    /// about a third of the time that this took, and not a period.
+    fn next(&mut self, new: bool, settings: &Check) -> (Duration, Duration) {
+        let (timeout, period) = (settings.timeout(), settings.period());
+        if !new {
+            return (timeout, self.phase.take().unwrap_or(period));
         }
-    }
-}
-
-fn failure(error: &io::Error, target: &Target) -> String {
-    let socket = match &target.check {
-        model::Check::Vip { .. } => target.to_string(),
-        _ => target.socket().to_string(),
-    };
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => format!("connection refused on {socket}"),
-        io::ErrorKind::HostUnreachable => format!("no route to {socket}: nobody has its address"),
-        io::ErrorKind::NetworkUnreachable => format!("no route to {socket}"),
-        io::ErrorKind::ConnectionReset => format!("connection reset by {socket}"),
-        _ => format!("{socket}: {error}"),
+        let pause = self.last.map_or(SOON, |last| last.saturating_mul(4) / 3).min(period);
+        self.last = Some(pause);
+        // Whoever is slow gets as long as it may have once the pauses have grown.
+        (if pause < period { pause.min(timeout) } else { timeout }, pause)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
-
     use super::*;
-
-    fn tracker(presumed: bool) -> Tracker {
-        Tracker { health: Health { presumed, ..Health::default() }, against: 0 }
-    }
 
     const SETTINGS: Check = Check { period_ms: 1000, timeout_ms: 100, rise: 2, fall: 3 };
 
     #[test]
-    fn the_first_check_counts_at_once() {
-        let mut tracker = tracker(false);
-        assert!(tracker.health.verdict().is_err());
-        assert!(tracker.observe(Ok(()), &SETTINGS));
-        assert_eq!(tracker.health.verdict(), Ok(()));
-    }
-
-    #[test]
-    fn a_presumed_member_must_fall() {
-        let mut tracker = tracker(true);
-        for _ in 0..2 {
-            assert_eq!(tracker.health.verdict(), Ok(()));
-            assert!(!tracker.observe(Err("refused".to_owned()), &SETTINGS));
-        }
-        assert!(tracker.observe(Err("refused".to_owned()), &SETTINGS));
-        assert_eq!(tracker.health.verdict(), Err("refused".to_owned()));
-        assert!(!tracker.observe(Err("refused".to_owned()), &SETTINGS));
-        assert!(tracker.observe(Err("timed out".to_owned()), &SETTINGS), "another reason is news");
-    }
-
-    #[test]
-    fn rises_and_falls_are_counted_in_a_row() {
-        let mut tracker = tracker(false);
-        let results = [true, false, false, true, false, false, false, true, false, true, true];
-        let healthy = results.map(|good| {
-            tracker.observe(if good { Ok(()) } else { Err(String::new()) }, &SETTINGS);
-            tracker.health.healthy == Some(true)
-        });
-        assert_eq!(healthy, [true, true, true, true, true, true, false, false, false, false, true]);
-    }
-
-    #[tokio::test]
-    async fn reasons_name_the_address() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let port = address.port().try_into().unwrap();
-        let asker = |check| Asker {
-            target: Target { address: address.ip(), check },
-            client: reqwest::Client::new(),
-            mark: None,
-        };
-        let tcp = asker(model::Check::Tcp { port });
-        assert_eq!(tcp.ask().await, Ok(()));
-        drop(listener);
-        let refused = Err(format!("connection refused on {address}"));
-        assert_eq!(tcp.ask().await, refused);
-        let http = asker(model::Check::Http { port, path: "/healthz".to_owned() });
-        assert_eq!(http.ask().await, refused);
-
-        let listener = std::net::TcpListener::bind(address).unwrap();
-        std::thread::spawn(move || {
-            for status in ["503 Service Unavailable", "204 No Content"] {
-                let (mut stream, _) = listener.accept().unwrap();
-                let _ = stream.read(&mut [0; 1024]).unwrap();
-                write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-                    .unwrap();
+    fn a_new_member_is_asked_soon_and_then_ever_more_slowly() {
+        let mut pace = Pace::default();
+        let mut waited = Duration::ZERO;
+        let mut pauses = 0;
+        loop {
+            let (patience, pause) = pace.next(true, &SETTINGS);
+            if pause == SETTINGS.period() {
+                assert_eq!(patience, SETTINGS.timeout(), "whoever is slow is waited for in the end");
+                break;
             }
-        });
-        let unwell = Err(format!("GET http://{address}/healthz answered 503, expected 200 to 299"));
-        assert_eq!(http.ask().await, unwell);
-        assert_eq!(http.ask().await, Ok(()));
+            assert!(
+                patience <= SETTINGS.timeout() && pause <= SOON + waited / 2,
+                "{pause:?} after {waited:?}"
+            );
+            waited += pause;
+            pauses += 1;
+        }
+        assert!((5..12).contains(&pauses), "{pauses}");
+        assert_eq!(pace.next(false, &SETTINGS), (SETTINGS.timeout(), SETTINGS.period()));
+    }
+
+    #[test]
+    fn targets_that_came_together_are_asked_all_over_the_period() {
+        let mut quarters = [0; 4];
+        for last in 0..200 {
+            let check = model::Check::Tcp { port: 80.try_into().unwrap() };
+            let target = Target { address: [192, 168, 77, last].into(), check };
+            let mut pace = Pace::of(&target, &SETTINGS);
+            assert_eq!(pace.next(true, &SETTINGS).1, SOON, "a new one is asked again soon");
+            let (_, first) = pace.next(false, &SETTINGS);
+            assert_eq!(Pace::of(&target, &SETTINGS).next(false, &SETTINGS).1, first, "always the same");
+            quarters[(first.as_millis() / 250).min(3) as usize] += 1;
+            assert_eq!(pace.next(false, &SETTINGS).1, SETTINGS.period());
+        }
+        assert!(quarters.iter().all(|count| *count > 25), "{quarters:?}");
     }
 }

@@ -26,8 +26,8 @@ pub type Chunk = [u8; 512];
 pub type Member = [u8; 12];
 /// `struct flow_key`.
 pub type FlowKey = [u8; 40];
-/// `struct flow`.
-pub type Flow = [u8; 20];
+/// `struct told` behind its key: how a flow is told of.
+pub type Flow = [u8; 16];
 /// `struct fragment_key`.
 pub type FragmentKey = [u8; 40];
 /// `struct fragment`.
@@ -134,17 +134,17 @@ pub fn source_key(acl: u32, range: IpNetwork) -> (u32, SourceKey) {
     (32 + skipped + u32::from(range.prefix()), key)
 }
 
-/// An entry of the flow table that another instance told of: whom the flow belongs to, and nothing of ports, which
-/// the first packet that comes looks up.
-pub fn flow(slot: u16, generation: u32, tag: u32) -> Flow {
-    let mut value = [0; 20];
+/// How a flow is told of: slot and generation of its member, and its mark (the tag of the packet that opened it, whether it
+/// was seen again, its age). Whom its port lets in the first packet that comes looks up.
+pub fn flow(slot: u16, generation: u32, mark: u32) -> Flow {
+    let mut value = [0; 16];
     value[..4].copy_from_slice(&u32::from(slot).to_ne_bytes());
     value[4..8].copy_from_slice(&generation.to_ne_bytes());
-    value[8..12].copy_from_slice(&tag.to_ne_bytes());
+    value[8..12].copy_from_slice(&mark.to_ne_bytes());
     value
 }
 
-/// Slot, generation and tag of an entry of the flow table.
+/// Slot, generation and mark of a flow.
 pub fn flow_owner(value: &Flow) -> (u32, u32, u32) {
     let word = |at: usize| {
         let mut bytes = [0; 4];
@@ -171,13 +171,18 @@ pub fn chunks(slots: &[u16]) -> Vec<Chunk> {
     slots.chunks(CHUNK_SLOTS).map(chunk).collect()
 }
 
-/// A member's slot; without a MAC address it is nobody's.
-pub fn member(mac: Option<MacAddr>, generation: u32) -> Member {
+/// A member's slot; without a MAC address it is that of one that is down.
+pub fn member(mac: Option<MacAddr>, well: bool, generation: u32) -> Member {
     let mut value = [0; 12];
+    let flags: u16 = match (mac, well) {
+        (Some(_), true) => 1,
+        (Some(_), false) => 1 | 4,
+        (None, _) => 2,
+    };
     if let Some(mac) = mac {
         value[..6].copy_from_slice(&mac.octets());
-        value[6..8].copy_from_slice(&1u16.to_ne_bytes());
     }
+    value[6..8].copy_from_slice(&flags.to_ne_bytes());
     value[8..].copy_from_slice(&generation.to_ne_bytes());
     value
 }

@@ -4,8 +4,10 @@
 //! with what [`health`] knows of the members; [`plan`] says what the kernel's maps shall hold for it, and
 //! [`maps`] writes that. The packets themselves are seen by `bpf/balancer.bpf.c` alone.
 
+pub mod announce;
 pub mod config;
 pub mod engine;
+pub mod hash;
 pub mod health;
 pub mod layout;
 pub mod link;
@@ -19,3 +21,4 @@ pub mod probe;
 pub mod server;
 pub mod store;
 pub mod sync;
+pub mod table;

@@ -52,6 +52,15 @@ pub enum LinkError {
     },
 }
 
+/// Whether this host has one of some addresses now.
+pub async fn present(addresses: &[IpAddr]) -> Result<bool, LinkError> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(LinkError::Netlink)?;
+    let connection = tokio::spawn(connection);
+    let has = has(&handle, addresses).await.map_err(LinkError::Addresses);
+    connection.abort();
+    has
+}
+
 /// Tells whether this host has one of some addresses: first as it is, then whenever that changes.
 pub async fn presence(
     addresses: Vec<IpAddr>,

@@ -10,8 +10,9 @@ use std::{
 };
 
 use ake_xdp::{
+    announce::Announcer,
     config::{Config, EXAMPLE},
-    engine::{Engine, Learned},
+    engine::{Engine, FlowStatus, Learned},
     health::Checker,
     link::{self, Interface},
     maps::DataPlane,
@@ -21,7 +22,7 @@ use ake_xdp::{
     probe::{self, Prober},
     server,
     store::Store,
-    sync::Peer,
+    sync::{self, Peer},
 };
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -56,6 +57,8 @@ enum Command {
     },
     /// Takes the data plane away that a stopped balancer left at work, with flows and counters.
     Detach(WithConfig),
+    /// Has the data plane that a stopped balancer of a pair left at work answer no neighbours: the other instance does.
+    StandDown(WithConfig),
     /// Succeeds if the balancer of this host is fit for packets; what VRRP asks.
     Alive(WithConfig),
     /// Checks the configuration, its certificates and its interface, and says what is wrong.
@@ -67,6 +70,15 @@ enum Command {
         #[command(flatten)]
         with: WithConfig,
         /// As JSON, as GET /v1/status answers.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints the flows that the balancer of this host remembers, with their members, and how many of them another instance
+    /// would send elsewhere that was not told of them.
+    Flows {
+        #[command(flatten)]
+        with: WithConfig,
+        /// As JSON.
         #[arg(long)]
         json: bool,
     },
@@ -105,6 +117,14 @@ async fn main() -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Command::StandDown(with) => {
+            let config = Config::load(&with.config)?;
+            // Where VRRP has no part, nobody else would answer.
+            if config.pair.is_some_and(|pair| !pair.addresses.is_empty()) {
+                DataPlane::stand_down(&Pins::open(&config.pins)?)?;
+            }
+            Ok(())
+        }
         Command::ExampleConfig => {
             print!("{EXAMPLE}");
             Ok(())
@@ -115,6 +135,7 @@ async fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Show { with, json } => show(&Config::load(&with.config)?, json).await,
+        Command::Flows { with, json } => flows(&Config::load(&with.config)?, json).await,
     }
 }
 
@@ -163,8 +184,17 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         true => Some(Learned { macs: neighbours::known(&interface).await?, asks }),
         false => None,
     };
+    let announcer = match config.on_link.is_empty() {
+        true => None,
+        false => Some(Announcer::open(&interface)?),
+    };
     let store = Store::new(&config.state);
     let engine = Arc::new(Engine::start_learned(plane, checker, store, book, learned)?);
+    // One on standby answers for nothing from its first packet on; and who stood down before may be active again.
+    engine.set_active(match config.pair.as_ref().filter(|pair| !pair.addresses.is_empty()) {
+        Some(pair) => link::present(&pair.addresses).await?,
+        None => true,
+    })?;
     match engine.attach(&interface, config.mode)? {
         Some(mode) => tracing::info!(interface = %interface.name, mac = %interface.mac, ?mode, "attached"),
         None => tracing::warn!("no state is kept: the data plane that was left stays until one comes"),
@@ -178,6 +208,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     tasks.spawn(server::serve_local(local, server::router(engine.clone(), false), stop.clone()));
     tasks.spawn(server::serve_tls(listener, tls, server::router(engine.clone(), true), stop.clone()));
+    if let Some(announcer) = announcer {
+        tasks.spawn(announcer.keep_told(engine.on_link(), stop.clone()));
+    }
     if config.learn {
         tasks.spawn(learn(engine.clone(), interface, asked, stop.clone()));
     }
@@ -210,6 +243,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!("stopping");
     stop.cancel();
+    // whoever waits for news gets them now, and waits for another process
+    engine.mark();
     tasks.close();
     // Open requests get a moment. The data plane stays: the next process takes it over.
     if tokio::time::timeout(Duration::from_secs(5), tasks.wait()).await.is_err() {
@@ -303,6 +338,21 @@ async fn show(config: &Config, json: bool) -> anyhow::Result<()> {
         }
     }
     println!("dropped: {}", told(&status.drops));
+    Ok(())
+}
+
+async fn flows(config: &Config, json: bool) -> anyhow::Result<()> {
+    let flows: Vec<FlowStatus> = ask(config, sync::FLOWS).await?.json().await?;
+    if json {
+        println!("{}", serde_json::to_string(&flows)?);
+        return Ok(());
+    }
+    for FlowStatus { protocol, client, vip, member, ring } in &flows {
+        let moved = ring.as_ref().map(|other| format!(" (the ring says {other})")).unwrap_or_default();
+        println!("{protocol} {client} to {vip}: {member}{moved}");
+    }
+    let pinned = flows.iter().filter(|flow| flow.ring.is_some()).count();
+    println!("{} flows; {pinned} of them the ring has elsewhere", flows.len());
     Ok(())
 }
 

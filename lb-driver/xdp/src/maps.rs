@@ -3,7 +3,7 @@
 //! A process that takes over from another one fills maps of its own and shares only flows and counters, so packets meet
 //! the old data plane or the new one, whole: the kernel swaps the program at once.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::sync::Arc;
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -14,10 +14,7 @@ use aya::{
     programs::{ProgramError, TestRun as _, TestRunOptions, Xdp, links::LinkError},
     util::nr_cpus,
 };
-use lb_driver::{
-    driver::Traffic,
-    model::{Endpoint, MacAddr},
-};
+use lb_driver::model::MacAddr;
 
 use crate::{
     config::Limits,
@@ -25,16 +22,23 @@ use crate::{
     memory::{self, Memory, Place},
     pins::{Pins, PinsError},
     plan::Write,
+    table,
 };
 
 mod attach;
+mod counters;
 mod flows;
 mod survive;
 
-pub use flows::FlowEntry;
+pub use counters::PortDrops;
+pub use flows::{FlowEntry, FlowTable};
 
 const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/balancer.bpf.o"));
 const PROGRAM: &str = "ake_balancer";
+/// Its switches, pinned for `stand_down`.
+const CONTROL: &str = "control";
+/// Enters what the other instance of a pair tells.
+const HEAR: &str = "ake_hear";
 /// `BPF_F_INNER_MAP`: rings of one array may have different sizes.
 const INNER_MAP: u32 = 1 << 12;
 
@@ -67,13 +71,13 @@ pub enum MapsError {
     /// The attachment that was found could not be taken over.
     #[error("taking the data plane over: {}", chain(.0))]
     Link(#[from] LinkError),
+    /// There is no chance to be had.
+    #[error("reading /dev/urandom: {0}")]
+    Seed(std::io::Error),
     /// The number of processors is unknown.
     #[error("/sys/devices/system/cpu/possible: {0}")]
     Processors(String),
 }
-
-/// Counts by reason, by VIP and port.
-pub type PortDrops = BTreeMap<(IpAddr, Option<Endpoint>), Vec<(usize, u64)>>;
 
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -92,10 +96,9 @@ pub struct DataPlane {
     memory: Memory,
     places: Array<MapData, memory::PlaceRecord>,
     ports: Array<MapData, memory::PortRecord>,
-    flows: HashMap<MapData, layout::FlowKey, layout::Flow>,
+    flows: Arc<FlowTable>,
     news: RingBuf<MapData>,
     listeners: HashMap<MapData, layout::ListenerKey, layout::Listener>,
-    listener_terms: Array<MapData, u32>,
     vips: HashMap<MapData, layout::VipKey, u32>,
     sources: LpmTrie<MapData, layout::SourceKey, u32>,
     rings: ArrayOfMaps<MapData, Array<MapData, layout::Chunk>>,
@@ -127,31 +130,41 @@ impl DataPlane {
         let own = own.octets();
         // the program's seconds are of 2^30 ns
         let new_flows = (u64::from(limits.new_flows) << 30) / 1_000_000_000;
+        // What comes is there before what it replaces goes: for a moment there is both.
+        let both = |limit: u32| limit.saturating_mul(2);
         let mut loader = EbpfLoader::new();
+        let (bits, seed) = (table::bits(limits), survive::seed(pins.as_ref())?);
         let survivors = survive::find(pins.as_ref(), limits)?;
         for survivor in &survivors {
             loader.map_pin_path(survivor.name, survivor.path.clone());
         }
+        if let Some(pins) = &pins {
+            loader.map_pin_path(CONTROL, pins.table(CONTROL));
+        }
         let mut object = loader
             .override_global("own_mac", &own, true)
             .override_global("new_flows", &new_flows, true)
+            .override_global("seed", &seed, true)
+            .override_global("bucket_shift", &(64 - bits), true)
             .override_global("paired", &u32::from(paired), true)
             .map_max_entries("news", if paired { flows::NEWS } else { 4096 })
-            .map_max_entries("listeners", limits.listeners)
-            .map_max_entries("listener_terms", limits.listeners)
-            .map_max_entries("vips", limits.listeners)
-            .map_max_entries("sources", limits.source_ranges)
+            .map_max_entries("listeners", both(limits.listeners))
+            .map_max_entries("vips", both(limits.listeners))
+            .map_max_entries("sources", both(limits.source_ranges))
             .map_max_entries("rings", limits.pools)
             .map_max_entries("ring_sizes", limits.pools)
             .map_max_entries("members", limits.members)
-            .map_max_entries("flows", limits.flows)
+            .map_max_entries("flows", 1 << bits)
+            .map_max_entries("flow_keys", 1 << bits)
             .map_max_entries("fragments", limits.fragments)
             .map_max_entries("port_drops", survive::port_drops(limits))
             .map_max_entries("listener_traffic", limits.listeners)
             .map_max_entries("member_flows", limits.members)
             .load(OBJECT)?;
-        program(&mut object)?.load()?;
-        survivors.into_iter().try_for_each(survive::Survivor::carry)?;
+        for name in [PROGRAM, HEAR] {
+            xdp_mut(&mut object, name)?.load()?;
+        }
+        survive::carry(&survivors, flows::time(&object)?)?;
         let places = survive::array(pins.as_ref(), "places", limits.members)?;
         let ports = survive::array(pins.as_ref(), "ports", limits.listeners)?;
         Ok(Self {
@@ -159,10 +172,9 @@ impl DataPlane {
             places,
             ports,
             pins,
-            flows: take(&mut object, "flows")?,
+            flows: Arc::new(FlowTable::take(&mut object, seed)?),
             news: take(&mut object, "news")?,
             listeners: take(&mut object, "listeners")?,
-            listener_terms: take(&mut object, "listener_terms")?,
             vips: take(&mut object, "vips")?,
             sources: take(&mut object, "sources")?,
             rings: take(&mut object, "rings")?,
@@ -173,7 +185,7 @@ impl DataPlane {
             drops: take(&mut object, "drops")?,
             port_drops: take(&mut object, "port_drops")?,
             rates: take(&mut object, "rates")?,
-            control: take(&mut object, "control")?,
+            control: take(&mut object, CONTROL)?,
             no_ring: ring(&[]).map_err(|cause| MapsError::Map { map: "rings", cause })?,
             processors: nr_cpus()
                 .map_err(|(file, error)| MapsError::Processors(format!("{file}: {error}")))?,
@@ -190,7 +202,7 @@ impl DataPlane {
     pub fn write(&mut self, write: &Write) -> Result<(), MapsError> {
         self.perform(write)?;
         match write {
-            Write::Member(..) | Write::CloseMember(_) | Write::Listener(..) | Write::CloseTerms(_) => {
+            Write::Member(..) | Write::CloseMember(_) | Write::Listener(..) | Write::CloseListener(..) => {
                 self.control(|[_, epoch]| *epoch = epoch.wrapping_add(1))
             }
             _ => Ok(()),
@@ -217,7 +229,7 @@ impl DataPlane {
                 self.ports.set(*id, memory::PortRecord::default(), 0).map_err(of("ports"))
             }
             Write::Member(slot, station) => {
-                let value = layout::member(station.mac, station.generation);
+                let value = layout::member(station.mac, station.well, station.generation);
                 self.members.set((*slot).into(), value, 0).map_err(of("members"))
             }
             Write::CloseMember(slot) => {
@@ -256,15 +268,13 @@ impl DataPlane {
             }
             Write::Listener(vip, endpoint, listener) => {
                 let key = layout::listener_key(*vip, *endpoint);
-                self.listeners.insert(key, layout::listener(listener), 0).map_err(of("listeners"))?;
-                self.listener_terms.set(listener.id, listener.terms, 0).map_err(of("listener_terms"))
+                self.listeners.insert(key, layout::listener(listener), 0).map_err(of("listeners"))
             }
             Write::CloseListener(vip, endpoint) => {
                 let key = layout::listener_key(*vip, *endpoint);
                 gone(self.listeners.remove(&key)).map_err(of("listeners"))?;
                 self.forget_drops(key)
             }
-            Write::CloseTerms(id) => self.listener_terms.set(*id, 0, 0).map_err(of("listener_terms")),
         }
     }
 
@@ -277,47 +287,6 @@ impl DataPlane {
         let mut control = self.control.get(&0, 0).map_err(of("control"))?;
         change(&mut control);
         self.control.set(0, control, 0).map_err(of("control"))
-    }
-
-    fn forget_drops(&mut self, port: layout::ListenerKey) -> Result<(), MapsError> {
-        for reason in 0..layout::DROPS.len() {
-            gone(self.port_drops.remove(&layout::port_drop_key(port, reason))).map_err(of("port_drops"))?;
-        }
-        Ok(())
-    }
-
-    /// What passed a port, by the index of its counters.
-    pub fn traffic(&self, id: u32) -> Result<Traffic, MapsError> {
-        let values = self.listener_traffic.get(&id, 0).map_err(of("listener_traffic"))?;
-        let sum = |of: usize| values.iter().map(|value| value[of]).sum();
-        Ok(Traffic { packets: sum(0), bytes: sum(1) })
-    }
-
-    /// Flows that began at a member.
-    pub fn new_flows(&self, slot: u16) -> Result<u64, MapsError> {
-        Ok(self.member_flows.get(&slot.into(), 0).map_err(of("member_flows"))?.iter().sum())
-    }
-
-    /// Dropped packets by reason, in the order of [`layout::DROPS`].
-    pub fn drops(&self) -> Result<Vec<u64>, MapsError> {
-        let sum = |index: u32| Ok(self.drops.get(&index, 0).map_err(of("drops"))?.iter().sum());
-        (0..self.drops.len()).map(sum).collect()
-    }
-
-    /// Dropped packets by VIP and, where there is one, port, and by reason: its place in [`layout::DROPS`].
-    pub fn port_drops(&self) -> Result<PortDrops, MapsError> {
-        let mut found = PortDrops::new();
-        for entry in self.port_drops.iter() {
-            let (key, counts) = entry.map_err(of("port_drops"))?;
-            let (vip, endpoint, reason) = layout::port_drop(&key);
-            found.entry((vip, endpoint)).or_default().push((reason, counts.iter().sum()));
-        }
-        Ok(found)
-    }
-
-    /// New flows that were not entered into the table, because there were too many in a second.
-    pub fn unrecorded(&self) -> Result<u64, MapsError> {
-        Ok(self.rates.get(&0, 0).map_err(of("rates"))?.iter().map(|rate| rate[2]).sum())
     }
 
     /// The program itself, for those who measure it.
@@ -350,8 +319,15 @@ fn of(map: &'static str) -> impl Fn(MapError) -> MapsError {
 }
 
 fn program(object: &mut Ebpf) -> Result<&mut Xdp, MapsError> {
-    let program = object.program_mut(PROGRAM).ok_or(MapsError::Missing(PROGRAM))?;
-    Ok(program.try_into()?)
+    xdp_mut(object, PROGRAM)
+}
+
+fn xdp_mut<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, MapsError> {
+    Ok(object.program_mut(name).ok_or(MapsError::Missing(name))?.try_into()?)
+}
+
+fn xdp<'a>(object: &'a Ebpf, name: &'static str) -> Result<&'a Xdp, MapsError> {
+    Ok(object.program(name).ok_or(MapsError::Missing(name))?.try_into()?)
 }
 
 fn take<T: TryFrom<Map, Error = MapError>>(object: &mut Ebpf, name: &'static str) -> Result<T, MapsError> {

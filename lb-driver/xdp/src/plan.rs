@@ -9,8 +9,9 @@ use std::{
 
 use ipnetwork::IpNetwork;
 use lb_driver::{
-    model::{Affinity, Endpoint, MacAddr, Member, Owner, Pool, State},
+    model::{Affinity, Endpoint, Member, Owner, Pool, State},
     ring::{self, Share},
+    vendor::xdp::wire,
 };
 
 use crate::{
@@ -21,200 +22,20 @@ use crate::{
 pub use holders::Holders;
 pub use places::Full;
 use places::Places;
+pub use tables::{Listener, Station, Tables, Write, writes};
 
-/// What the maps shall hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tables {
-    /// Whose each member's slot is.
-    pub places: BTreeMap<u16, Place>,
-    /// Whose the counters of ports are.
-    pub ports: BTreeMap<u32, Identity>,
-    /// Members by slot.
-    pub members: BTreeMap<u16, Station>,
-    /// Rings by index; slots hold members' slots.
-    pub rings: BTreeMap<u32, Arc<Vec<u16>>>,
-    /// Source ranges by access list.
-    pub sources: BTreeSet<(u32, IpNetwork)>,
-    /// All VIPs, and whether neighbours get an answer when they ask for them.
-    pub vips: BTreeMap<IpAddr, bool>,
-    /// Ports of VIPs.
-    pub listeners: BTreeMap<(IpAddr, Endpoint), Listener>,
-}
-
-/// A member, to the data plane.
+/// What a member takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Station {
-    /// Where its packets go; none while it is down.
-    pub mac: Option<MacAddr>,
-    /// Tells its flows from those of a former owner of its slot.
-    pub generation: u32,
+pub enum Standing {
+    /// Packets.
+    Well,
+    /// Those of connections that it has: nobody else could go on with them.
+    Unwell,
+    /// The same, while nobody is heard: it was well before, and is taken for well by a process that begins then.
+    Unheard,
+    /// Nothing. Connections are sent elsewhere, where they are reset: their clients learn at once that they are over.
+    Down,
 }
-
-/// A VIP's port, to the data plane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listener {
-    /// Index of its counters.
-    pub id: u32,
-    /// Index of its pool's ring.
-    pub ring: u32,
-    /// Its access list, 0 for everybody.
-    pub acl: u32,
-    /// Whom it lets in, as a fingerprint: a flow that was let in by others is asked again.
-    pub terms: u32,
-    /// Whether flows are spread by the client's address alone.
-    pub client_ip: bool,
-}
-
-/// One write to the maps.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Write {
-    /// A member's flow counter begins anew.
-    ZeroMember(u16),
-    /// A port's counters begin anew.
-    ZeroListener(u32),
-    /// A member's slot is so-and-so's.
-    Place(u16, Place),
-    /// A port's counters are so-and-so's.
-    Port(u32, Identity),
-    /// A member is so.
-    Member(u16, Station),
-    /// A ring is swapped for this one.
-    Ring(u32, Arc<Vec<u16>>),
-    /// A range is let in.
-    Source(u32, IpNetwork),
-    /// An address is a VIP, on the link or routed to us.
-    Vip(IpAddr, bool),
-    /// A VIP's port is so.
-    Listener(IpAddr, Endpoint, Listener),
-    /// A VIP's port is closed.
-    CloseListener(IpAddr, Endpoint),
-    /// Flows of the port that had these counters are let in no more.
-    CloseTerms(u32),
-    /// An address is no VIP any more.
-    CloseVip(IpAddr),
-    /// A range is not let in any more.
-    CloseSource(u32, IpNetwork),
-    /// A ring is emptied.
-    CloseRing(u32),
-    /// A slot is nobody's; the generation stays, so that its flows stay ignored.
-    CloseMember(u16),
-    /// A port's counters are nobody's.
-    ClosePort(u32),
-}
-
-/// The writes between two contents, in an order in which no packet meets half of a change: what is pointed
-/// at comes before what points at it, and goes after it.
-pub fn writes(from: &Tables, to: &Tables) -> Vec<Write> {
-    let mut writes = Vec::new();
-    for (slot, place) in &to.places {
-        let before = from.places.get(slot);
-        if before.is_none_or(|before| before.identity != place.identity) {
-            writes.push(Write::ZeroMember(*slot));
-        }
-        if before != Some(place) {
-            writes.push(Write::Place(*slot, *place));
-        }
-    }
-    for (id, port) in &to.ports {
-        if from.ports.get(id) != Some(port) {
-            writes.push(Write::ZeroListener(*id));
-            writes.push(Write::Port(*id, *port));
-        }
-    }
-    for (slot, station) in &to.members {
-        if from.members.get(slot) != Some(station) {
-            writes.push(Write::Member(*slot, *station));
-        }
-    }
-    for (index, ring) in &to.rings {
-        if from.rings.get(index) != Some(ring) {
-            writes.push(Write::Ring(*index, ring.clone()));
-        }
-    }
-    writes.extend(to.sources.difference(&from.sources).map(|(acl, range)| Write::Source(*acl, *range)));
-    let new = to.vips.iter().filter(|(vip, on_link)| from.vips.get(*vip) != Some(*on_link));
-    writes.extend(new.map(|(vip, on_link)| Write::Vip(*vip, *on_link)));
-    for (key, listener) in &to.listeners {
-        if from.listeners.get(key) != Some(listener) {
-            writes.push(Write::Listener(key.0, key.1, *listener));
-        }
-    }
-    let kept: BTreeSet<u32> = to.listeners.values().map(|listener| listener.id).collect();
-    for ((vip, endpoint), listener) in &from.listeners {
-        if !to.listeners.contains_key(&(*vip, *endpoint)) {
-            writes.push(Write::CloseListener(*vip, *endpoint));
-        }
-        if !kept.contains(&listener.id) {
-            writes.push(Write::CloseTerms(listener.id));
-        }
-    }
-    let gone = from.vips.keys().filter(|vip| !to.vips.contains_key(vip));
-    writes.extend(gone.map(|vip| Write::CloseVip(*vip)));
-    writes.extend(from.sources.difference(&to.sources).map(|(acl, range)| Write::CloseSource(*acl, *range)));
-    let gone = from.rings.keys().filter(|index| !to.rings.contains_key(index));
-    writes.extend(gone.map(|index| Write::CloseRing(*index)));
-    let gone = from.places.keys().filter(|slot| !to.places.contains_key(slot));
-    writes.extend(gone.map(|slot| Write::CloseMember(*slot)));
-    writes.extend(from.ports.keys().filter(|id| !to.ports.contains_key(id)).map(|id| Write::ClosePort(*id)));
-    writes
-}
-
-impl Tables {
-    /// What the maps hold of a former process.
-    pub fn recall(memory: &Memory) -> Self {
-        Self { places: memory.places.clone(), ports: memory.ports.clone(), ..Self::default() }
-    }
-
-    /// What the maps hold once a write was performed.
-    pub fn perform(&mut self, write: &Write) {
-        match write {
-            Write::ZeroMember(_) | Write::ZeroListener(_) | Write::CloseTerms(_) => {}
-            Write::Place(slot, place) => {
-                self.places.insert(*slot, *place);
-            }
-            Write::Port(id, port) => {
-                self.ports.insert(*id, *port);
-            }
-            Write::Member(slot, station) => {
-                self.members.insert(*slot, *station);
-            }
-            Write::Ring(index, ring) => {
-                self.rings.insert(*index, ring.clone());
-            }
-            Write::Source(acl, range) => {
-                self.sources.insert((*acl, *range));
-            }
-            Write::Vip(vip, on_link) => {
-                self.vips.insert(*vip, *on_link);
-            }
-            Write::Listener(vip, endpoint, listener) => {
-                self.listeners.insert((*vip, *endpoint), *listener);
-            }
-            Write::CloseListener(vip, endpoint) => {
-                self.listeners.remove(&(*vip, *endpoint));
-            }
-            Write::CloseVip(vip) => {
-                self.vips.remove(vip);
-            }
-            Write::CloseSource(acl, range) => {
-                self.sources.remove(&(*acl, *range));
-            }
-            Write::CloseRing(index) => {
-                self.rings.remove(index);
-            }
-            Write::CloseMember(slot) => {
-                self.places.remove(slot);
-                self.members.remove(slot);
-            }
-            Write::ClosePort(id) => {
-                self.ports.remove(id);
-            }
-        }
-    }
-}
-
-/// Whether a member takes packets, and if not, why.
-pub type Verdict = Result<(), String>;
 
 /// Which place in the maps everything has. Places are kept as long as their owner, and given to another one
 /// as late as possible.
@@ -269,6 +90,19 @@ impl Book {
         self
     }
 
+    /// How much a state may have.
+    pub fn limits(&self) -> wire::Limits {
+        let Limits { listeners, pools, members, source_ranges, .. } = self.limits;
+        wire::Limits {
+            // each has a VIP, most of the time of its own
+            load_balancers: Some(listeners),
+            listeners: Some(listeners),
+            pools: Some(pools),
+            members: Some(members),
+            source_ranges: Some(source_ranges),
+        }
+    }
+
     /// The slot of a member.
     pub fn slot(&self, pool: &Owner, member: &str) -> Option<u16> {
         let (slot, ..) = self.members.get(&(pool.clone(), member.to_owned()))?;
@@ -285,17 +119,17 @@ impl Book {
         self.ports.get(&(balancer.clone(), vip, endpoint)).map(|(id, _)| *id)
     }
 
-    /// What the maps shall hold for `state`, where `verdict` says which members take packets.
+    /// What the maps shall hold for `state`, where `standing` says what members take.
     pub fn tables(
         &mut self,
         state: &State,
-        verdict: impl Fn(&Pool, &Member) -> Verdict,
+        standing: impl Fn(&Pool, &Member) -> Standing,
     ) -> Result<Tables, Full> {
         self.claim(state);
         self.forget(state);
         let mut tables = Tables::default();
         for (owner, pool) in &state.pools {
-            let shares = self.stations(owner, pool, &verdict, &mut tables)?;
+            let shares = self.stations(owner, pool, &standing, &mut tables)?;
             let ring = self.spread(owner, shares)?;
             tables.rings.insert(ring.index, ring.slots.clone());
         }
@@ -367,7 +201,7 @@ impl Book {
         &mut self,
         owner: &Owner,
         pool: &Pool,
-        verdict: &impl Fn(&Pool, &Member) -> Verdict,
+        standing: &impl Fn(&Pool, &Member) -> Standing,
         tables: &mut Tables,
     ) -> Result<Vec<(String, u16, u16)>, Full> {
         let mut shares = Vec::new();
@@ -385,11 +219,14 @@ impl Book {
             self.members.insert(key, (place, member.address, identity));
             // limits.members ends before u16 does
             let slot = u16::try_from(place).unwrap_or(u16::MAX);
-            let mac = member.mac.filter(|_| verdict(pool, member).is_ok());
+            let standing = standing(pool, member);
+            let mac = member.mac.filter(|_| standing != Standing::Down);
+            let well = mac.is_some() && standing == Standing::Well;
             let generation = self.generations.get(&place).copied().unwrap_or_default();
-            tables.places.insert(slot, Place { identity, generation, alive: mac.is_some() });
-            tables.members.insert(slot, Station { mac, generation });
-            if mac.is_some() && !member.draining && member.weight > 0 {
+            let alive = well || (mac.is_some() && standing == Standing::Unheard);
+            tables.places.insert(slot, Place { identity, generation, alive });
+            tables.members.insert(slot, Station { mac, well, generation });
+            if well && !member.draining && member.weight > 0 {
                 shares.push((name.clone(), slot, member.weight));
             }
         }
@@ -428,13 +265,14 @@ impl Book {
     }
 }
 
-/// Whom a port lets in, as a number: the same after a restart, never 0.
+/// Whom a port lets in, as a number of 24 bits: the same after a restart, never 0.
 fn terms(vip: IpAddr, endpoint: Endpoint, ranges: &BTreeSet<IpNetwork>) -> u32 {
     let text = format!("{vip} {} {} {ranges:?}", endpoint.protocol.number(), endpoint.port);
-    (ring::hash(text.as_bytes()) as u32).max(1)
+    (ring::hash(text.as_bytes()) as u32 & 0xff_ffff).max(1)
 }
 
 mod holders;
 mod places;
+mod tables;
 #[cfg(test)]
 mod tests;

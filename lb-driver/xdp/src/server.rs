@@ -1,6 +1,14 @@
 //! The API over mutual TLS, and the same without writing on a local socket.
 
-use std::{fs, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    future::{Future, ready},
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -12,7 +20,10 @@ use axum::{
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
     service::TowerToHyperService,
 };
 use lb_driver::vendor::xdp::wire;
@@ -21,7 +32,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde::Deserialize;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener},
     sync::Semaphore,
     time::timeout,
 };
@@ -83,11 +94,12 @@ pub fn tls(settings: &Tls) -> Result<ServerConfig, TlsError> {
         .map_err(|e| error("tls.certificate", &settings.certificate, format!("with tls.key: {e}")))
 }
 
-/// The API; without `writing`, only what reads.
+/// The API; without `writing`, only what reads, and the flows, which are nobody's but the host's.
 pub fn router(engine: Arc<Engine>, writing: bool) -> Router {
     let state = if writing { get(get_state).put(put_state) } else { get(get_state) };
-    let flows = if writing { Router::new().route(sync::FLOWS, post(hear)) } else { Router::new() };
-    flows
+    let flows = if writing { post(hear) } else { get(get_flows) };
+    Router::new()
+        .route(sync::FLOWS, flows)
         .route(wire::STATE, state)
         .route(wire::STATUS, get(get_status))
         .route(ALIVE, get(get_alive))
@@ -152,6 +164,14 @@ async fn hear(State(engine): State<Arc<Engine>>, body: Bytes) -> Response {
     }
 }
 
+async fn get_flows(State(engine): State<Arc<Engine>>) -> Response {
+    match tokio::task::spawn_blocking(move || engine.flows()).await {
+        Ok(Ok(flows)) => Json(flows).into_response(),
+        Ok(Err(error)) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
 async fn get_status(State(engine): State<Arc<Engine>>, Query(News { seen, wait }): Query<News>) -> Response {
     if let Some(seen) = seen {
         engine.news(seen, Duration::from_secs(wait.min(wire::LONGEST_WAIT))).await;
@@ -167,45 +187,59 @@ fn problem(status: StatusCode, message: String) -> Response {
     (status, Json(wire::Problem { message, held: None })).into_response()
 }
 
-/// Serves over mutual TLS until `stop`.
+/// Serves over mutual TLS until `stop`, and until what was asked before is answered.
 pub async fn serve_tls(listener: TcpListener, tls: ServerConfig, router: Router, stop: CancellationToken) {
     let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    while let Some(Ok(permit)) = stop.run_until_cancelled(room.clone().acquire_owned()).await {
-        let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else { return };
-        let Some((stream, peer)) = accepted_or_wait(accepted).await else { continue };
-        let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
-        tokio::spawn(async move {
-            let _permit = permit;
-            match timeout(HANDSHAKE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => connection(stream, router, stop).await,
+    let handshake = |(stream, peer): (TcpStream, SocketAddr)| {
+        let accepted = timeout(HANDSHAKE, acceptor.accept(stream));
+        async move {
+            match accepted.await {
+                Ok(Ok(stream)) => return Some(stream),
                 Ok(Err(error)) => tracing::info!(%peer, %error, "no TLS"),
                 Err(_) => tracing::info!(%peer, "no TLS within {HANDSHAKE:?}"),
             }
-        });
-    }
+            None
+        }
+    };
+    serve(|| listener.accept(), handshake, router, stop).await;
 }
 
-/// Serves plain HTTP until `stop`.
+/// Serves plain HTTP until `stop`, and until what was asked before is answered.
 pub async fn serve_plain(listener: TcpListener, router: Router, stop: CancellationToken) {
+    serve(|| listener.accept(), |(stream, _)| ready(Some(stream)), router, stop).await;
+}
+
+/// Serves on a local socket until `stop`, and until what was asked before is answered.
+pub async fn serve_local(listener: UnixListener, router: Router, stop: CancellationToken) {
+    serve(|| listener.accept(), |(stream, _)| ready(Some(stream)), router, stop).await;
+}
+
+/// Serves whom `accept` lets in and `handshake` makes a stream of.
+async fn serve<S, A, H, T>(
+    accept: impl Fn() -> A,
+    handshake: impl Fn(S) -> H,
+    router: Router,
+    stop: CancellationToken,
+) where
+    A: Future<Output = io::Result<S>>,
+    H: Future<Output = Option<T>> + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let open = GracefulShutdown::new();
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     while let Some(Ok(permit)) = stop.run_until_cancelled(room.clone().acquire_owned()).await {
-        let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else { return };
-        let Some((stream, _)) = accepted_or_wait(accepted).await else { continue };
-        let (router, stop) = (router.clone(), stop.clone());
+        let Some(accepted) = stop.run_until_cancelled(accept()).await else { break };
+        let Some(accepted) = accepted_or_wait(accepted).await else { continue };
+        let (handshake, router) = (handshake(accepted), router.clone());
+        let (watcher, stop) = (open.watcher(), stop.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            connection(stream, router, stop).await;
+            if let Some(Some(stream)) = stop.run_until_cancelled(handshake).await {
+                connection(stream, router, watcher).await;
+            }
         });
     }
-}
-
-/// Serves on a local socket until `stop`.
-pub async fn serve_local(listener: UnixListener, router: Router, stop: CancellationToken) {
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        let Some((stream, _)) = accepted_or_wait(accepted).await else { continue };
-        tokio::spawn(connection(stream, router.clone(), stop.clone()));
-    }
+    open.shutdown().await;
 }
 
 /// Binds a local socket that only its owner may use, in place of one that a crash left.
@@ -235,21 +269,13 @@ async fn accepted_or_wait<T>(accepted: io::Result<T>) -> Option<T> {
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
-    stop: CancellationToken,
+    watcher: Watcher,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
     builder.http2().timer(TokioTimer::new());
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    tokio::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = result {
+    if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(error, "connection");
     }
 }

@@ -1,17 +1,25 @@
 //! What the two instances of a pair tell one another of flows.
 //!
 //! `POST /v1/flows`: one line of JSON, then 48 bytes for each flow: its key as the kernel has it, then as little-endian
-//! 32-bit words the place of its member in that line, and the tag of the packet that opened it. Members are named, so
-//! it does not matter which slots they have at either end.
+//! 32-bit words the place of its member in that line, and its mark: the tag of the packet that opened it, whether it was
+//! seen again, and its age. Members are named, so it does not matter which slots they have at either end.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use lb_driver::model::Owner;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Pair, engine::Engine, layout::FlowKey};
+use crate::{config::Pair, engine::Engine, layout::FlowKey, maps::MapsError};
 
 /// Path of the request.
 pub const FLOWS: &str = "/v1/flows";
@@ -45,7 +53,7 @@ pub struct Told {
     pub key: FlowKey,
     /// Place of its member in [`Batch::members`].
     pub member: u32,
-    /// Of the packet that opened it.
+    /// The tag of the packet that opened it; at bit 8, whether another one came since; at bit 16, how long none came.
     pub tag: u32,
 }
 
@@ -54,6 +62,8 @@ pub struct Told {
 pub struct Batch {
     /// Whether they are some of all flows, which may be older than what the other one knows; else they began just now.
     pub all: bool,
+    /// Whether whoever tells them has just gone on standby: neighbours may still send to it what is for VIPs on the link.
+    pub yields: bool,
     /// Their members.
     pub members: Vec<Holder>,
     /// The flows.
@@ -63,6 +73,8 @@ pub struct Batch {
 #[derive(Serialize, Deserialize)]
 struct Head {
     all: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    yields: bool,
     members: Vec<Holder>,
 }
 
@@ -83,7 +95,7 @@ pub enum InvalidBatch {
 impl Batch {
     /// As it is sent.
     pub fn encode(&self) -> Result<Vec<u8>, InvalidBatch> {
-        let head = Head { all: self.all, members: self.members.clone() };
+        let head = Head { all: self.all, yields: self.yields, members: self.members.clone() };
         let mut bytes = serde_json::to_vec(&head).map_err(|error| InvalidBatch::Head(error.to_string()))?;
         bytes.push(b'\n');
         for flow in &self.flows {
@@ -119,7 +131,7 @@ impl Batch {
             }
         };
         let flows = records.chunks_exact(RECORD).map(told).collect::<Result<_, _>>()?;
-        Ok(Self { all: head.all, members: head.members, flows })
+        Ok(Self { all: head.all, yields: head.yields, members: head.members, flows })
     }
 }
 
@@ -184,48 +196,121 @@ impl Peer {
     }
 
     /// Tells the other instance of flows until `stop`: of all of them when it came back, and now and then; of those that
-    /// begin at once.
+    /// begin at once, also in the middle of the former.
     pub async fn keep_told(self, engine: Arc<Engine>, stop: CancellationToken) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut all_at = Instant::now();
         let mut reached = None;
+        let mut all = All::Idle;
         while stop.run_until_cancelled(looks.tick()).await.is_some() {
-            let due = Instant::now() >= all_at;
+            if matches!(all, All::Idle) && Instant::now() >= all_at {
+                let engine = engine.clone();
+                all = All::Read(tokio::task::spawn_blocking(move || engine.all()), HashSet::new());
+            }
+            all = all.looked().await;
             let asked = engine.clone();
-            let Ok(mut batches) = tokio::task::spawn_blocking(move || asked.tell(due)).await else { return };
-            if due && batches.is_empty() {
-                // Nothing to tell; but whether anybody hears is known only by asking.
-                batches.push(Batch { all: true, ..Batch::default() });
-            } else if !due && reached == Some(false) {
+            let Ok(began) = tokio::task::spawn_blocking(move || asked.began()).await else { return };
+            if matches!(all, All::Idle) && reached == Some(false) {
                 // They are told with all others.
                 continue;
             }
-            let told = self.tell_each(&engine, &batches).await;
-            match &told {
-                Ok(()) if due => all_at = Instant::now() + ALL,
-                Ok(()) => {}
-                Err(_) => all_at = Instant::now() + RETRY,
+            let yields = engine.yields();
+            let batches = turn(began, &mut all, yields);
+            let mut told = Ok(());
+            for batch in &batches {
+                told = self.tell(batch).await;
+                if told.is_err() {
+                    break;
+                }
+                engine.told(batch.flows.len());
             }
-            if reached.replace(told.is_ok()) != Some(told.is_ok()) {
+            if yields && told.is_ok() {
+                engine.yielded();
+            }
+            let reaches = match (&told, &all) {
+                (Ok(()), All::Tell(rest, _)) if rest.is_empty() => {
+                    all = All::Idle;
+                    all_at = Instant::now() + ALL;
+                    true
+                }
+                // It is known again once it has heard of all.
+                (Ok(()), _) => continue,
+                (Err(_), _) => {
+                    std::mem::replace(&mut all, All::Idle).given_up().await;
+                    all_at = Instant::now() + RETRY;
+                    false
+                }
+            };
+            if reached.replace(reaches) != Some(reaches) {
                 match &told {
                     Ok(()) => tracing::info!(peer = self.url, "the other instance knows our flows"),
                     Err(error) => {
                         tracing::warn!(peer = self.url, error, "the other instance is not told of flows")
                     }
                 }
-                engine.reaches(told.is_ok());
+                engine.reaches(reaches);
             }
         }
     }
+}
 
-    async fn tell_each(&self, engine: &Engine, batches: &[Batch]) -> Result<(), String> {
-        for batch in batches {
-            self.tell(batch).await?;
-            engine.told(batch.flows.len());
+/// How far the telling of all flows is, and which flows began since they are read: what is read of those may be older.
+enum All {
+    /// Nobody is at it.
+    Idle,
+    /// They are being read.
+    Read(JoinHandle<Result<Vec<Batch>, MapsError>>, HashSet<FlowKey>),
+    /// These have yet to be told.
+    Tell(VecDeque<Batch>, HashSet<FlowKey>),
+}
+
+impl All {
+    /// Once they are read, they are told: one batch at least, since whether anybody hears is known only by asking.
+    async fn looked(self) -> Self {
+        let Self::Read(task, newer) = self else { return self };
+        if !task.is_finished() {
+            return Self::Read(task, newer);
         }
-        Ok(())
+        let read = task.await.map_err(|error| error.to_string());
+        let read = read.and_then(|read| read.map_err(|error| error.to_string()));
+        let mut batches = read.unwrap_or_else(|error| {
+            tracing::error!(error, "the flow table cannot be read");
+            Vec::new()
+        });
+        if batches.is_empty() {
+            batches.push(Batch { all: true, ..Batch::default() });
+        }
+        Self::Tell(batches.into(), newer)
     }
+
+    /// Waits for a reading whose outcome does not serve any more: another one would be beside it.
+    async fn given_up(self) {
+        if let Self::Read(task, _) = self {
+            let _ = task.await;
+        }
+    }
+}
+
+/// What is told in one turn: what began, then one batch of all flows, if some are left.
+fn turn(began: Option<Batch>, all: &mut All, yields: bool) -> Vec<Batch> {
+    if let All::Read(_, newer) | All::Tell(_, newer) = all {
+        newer.extend(began.iter().flat_map(|batch| batch.flows.iter().map(|flow| flow.key)));
+    }
+    let mut batches: Vec<Batch> = began.into_iter().collect();
+    if let All::Tell(rest, newer) = all
+        && let Some(mut some) = rest.pop_front()
+    {
+        some.flows.retain(|flow| !newer.contains(&flow.key));
+        batches.push(some);
+    }
+    if yields && batches.is_empty() {
+        batches.push(Batch::default());
+    }
+    if let Some(first) = batches.first_mut() {
+        first.yields = yields;
+    }
+    batches
 }
 
 #[cfg(test)]
@@ -233,12 +318,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn news_do_not_wait_for_the_telling_of_all_flows_and_are_not_told_over() {
+        let batch = |all, keys: &[u8]| {
+            let flows = keys.iter().map(|key| Told { key: [*key; 40], member: 0, tag: 0 }).collect();
+            Batch { all, flows, ..Batch::default() }
+        };
+        let rest = [batch(true, &[1, 2]), batch(true, &[3]), batch(true, &[2, 4, 5])];
+        let mut all = All::Tell(rest.into(), [[1; 40]].into());
+        assert_eq!(turn(Some(batch(false, &[6])), &mut all, false), [batch(false, &[6]), batch(true, &[2])]);
+        assert_eq!(turn(Some(batch(false, &[4])), &mut all, false), [batch(false, &[4]), batch(true, &[3])]);
+        assert_eq!(turn(None, &mut all, false), [batch(true, &[2, 5])]);
+        assert_eq!(turn(Some(batch(false, &[7])), &mut all, false), [batch(false, &[7])]);
+        assert_eq!(turn(None, &mut all, false), []);
+        assert_eq!(turn(None, &mut All::Idle, true), [Batch { yields: true, ..batch(false, &[]) }]);
+    }
+
+    #[test]
     fn what_was_told_is_heard() {
         let pool = Owner::new("project", "cluster", "nodes").unwrap();
         let holder = Holder { pool, name: "w0".to_owned(), address: [192, 168, 77, 20].into() };
         let flow = Told { key: [7; 40], member: 0, tag: 0x0a0a_0a0a };
-        let batch =
-            Batch { all: true, members: vec![holder], flows: vec![flow, Told { key: [9; 40], ..flow }] };
+        let batch = Batch {
+            all: true,
+            yields: true,
+            members: vec![holder],
+            flows: vec![flow, Told { key: [9; 40], ..flow }],
+        };
         let bytes = batch.encode().unwrap();
         assert_eq!(Batch::decode(&bytes).unwrap(), batch);
         assert_eq!(Batch::decode(&bytes[..bytes.len() - 1]), Err(InvalidBatch::Length(95)));

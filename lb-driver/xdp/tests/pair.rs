@@ -4,77 +4,17 @@
 
 mod world;
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    process::{Child, Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, process::Command, thread, time::Duration};
 
 use lb_driver::model::State;
 use world::{
-    BALANCER, BALANCER2, Balancer, Client, VIP, World,
-    control::{Api, Certificates, certificates, owner, run_program, wanted, write_config_of},
+    BALANCER, BALANCER2, Client, VIP, World,
+    control::{Api, certificates, owner, run_program, wanted},
     eventually,
+    pair::{SHARED, Vrrp, active, start},
 };
 
 const CONNECTIONS: usize = 1000;
-/// What VRRP moves, and VIPs are routed to.
-const SHARED: &str = "192.168.77.4";
-
-/// VRRP on one of the balancers' hosts.
-struct Vrrp(Child);
-
-impl Vrrp {
-    fn start(world: &World, station: &str, priority: u8) -> Self {
-        let file = |end: &str| world.folder.path().join(format!("{station}-vrrp.{end}"));
-        let text = format!(
-            "global_defs {{\n router_id {station}\n vrrp_version 3\n}}\n\
-             vrrp_instance vips {{\n state BACKUP\n interface eth0\n virtual_router_id 77\n priority {priority}\n \
-             advert_int 0.2\n virtual_ipaddress {{\n {SHARED}/32\n }}\n}}\n"
-        );
-        fs::write(file("conf"), text).unwrap();
-        let child = Command::new("ip")
-            .args(["netns", "exec", &world.namespace(station), "keepalived"])
-            .args(["--vrrp", "--dont-fork", "--log-console", "--use-file"])
-            .arg(file("conf"))
-            .arg("--pid")
-            .arg(file("pid"))
-            .arg("--vrrp_pid")
-            .arg(file("vrrp-pid"))
-            .stdin(Stdio::null())
-            .stdout(File::create(file("out")).unwrap())
-            .stderr(File::create(file("err")).unwrap())
-            .spawn()
-            .unwrap();
-        Self(child)
-    }
-}
-
-impl Drop for Vrrp {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
-    }
-}
-
-fn start(world: &World, certificates: &Certificates, station: &str, peer: &str) -> Balancer {
-    let folder = world.folder.path().display();
-    let pair = format!(
-        "[pair]\npeer = \"https://{peer}:9512\"\nca = \"{folder}/clients.crt\"\n\
-         certificate = \"{folder}/peer.crt\"\nkey = \"{folder}/peer.key\"\naddresses = [\"{SHARED}\"]\n"
-    );
-    let config = write_config_of(world, certificates, station, &pair);
-    Balancer::start_on(world, station, &config)
-}
-
-fn active(world: &World, station: &str) -> Option<bool> {
-    let config = world.folder.path().join(format!("{station}.toml"));
-    let shown = run_program(world, "show", &config).ok()?;
-    Some(shown.lines().any(|line| line.starts_with("active;")))
-}
-
 /// Flows that an instance told the other of, or heard of.
 fn flows(world: &World, station: &str, word: &str) -> usize {
     let config = world.folder.path().join(format!("{station}.toml"));
@@ -132,8 +72,8 @@ fn a_failover_loses_no_flow_that_was_told() {
     let nobody = "192.168.77.99";
     for (peers, told) in [([nobody, nobody], false), ([BALANCER2, BALANCER], true)] {
         let balancers = (
-            start(&world, &certificates, "balancer", peers[0]),
-            start(&world, &certificates, "balancer2", peers[1]),
+            start(&world, &certificates, "balancer", peers[0], ""),
+            start(&world, &certificates, "balancer2", peers[1], ""),
         );
         drain(&mut state, false);
         let well = |api: &Api| {

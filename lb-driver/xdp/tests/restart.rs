@@ -8,12 +8,15 @@ use std::{
     collections::BTreeMap,
     fs,
     net::UdpSocket,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use lb_driver::model::{Endpoint, Protocol};
+use lb_driver::{
+    driver::Driver as _,
+    model::{Endpoint, Protocol},
+};
 use world::{
     Balancer, Client, PORT, VIP, World,
     control::{Api, certificates, owner, run_program, wanted, write_config},
@@ -23,6 +26,8 @@ use world::{
 /// Datagrams a second, from as many ports.
 const RATE: u32 = 2000;
 const SENDERS: u32 = 50;
+/// As many may be unanswered at once: their receivers hold them through a pause of the test itself.
+const IN_FLIGHT: u32 = 100;
 
 /// Datagrams that were sent and not answered, until `stop`.
 struct Datagrams {
@@ -41,17 +46,15 @@ fn datagrams(world: &World, stop: &AtomicBool) -> Datagrams {
         };
         (0..SENDERS).map(|_| socket()).collect()
     });
+    let (answered, done) = (AtomicU32::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         let receivers: Vec<_> = sockets
             .iter()
             .map(|socket| {
-                scope.spawn(move || {
-                    let mut answers = 0;
-                    loop {
-                        match socket.recv(&mut [0; 16]) {
-                            Ok(_) => answers += 1,
-                            Err(_) if stop.load(Ordering::Relaxed) => return answers,
-                            Err(_) => {}
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        if socket.recv(&mut [0; 16]).is_ok() {
+                            answered.fetch_add(1, Ordering::Relaxed);
                         }
                     }
                 })
@@ -61,14 +64,19 @@ fn datagrams(world: &World, stop: &AtomicBool) -> Datagrams {
         let mut sent = 0;
         while !stop.load(Ordering::Relaxed) {
             let due = (begun.elapsed().as_secs_f64() * f64::from(RATE)) as u32;
-            while sent < due {
+            while sent < due && sent - answered.load(Ordering::Relaxed) < IN_FLIGHT {
                 sockets[(sent % SENDERS) as usize].send(&sent.to_be_bytes()).unwrap();
                 sent += 1;
             }
             thread::sleep(Duration::from_millis(1));
         }
-        let answers: u32 = receivers.into_iter().map(|receiver| receiver.join().unwrap()).sum();
-        Datagrams { sent, lost: sent - answers }
+        let last = Instant::now();
+        while answered.load(Ordering::Relaxed) < sent && last.elapsed() < Duration::from_secs(20) {
+            thread::sleep(Duration::from_millis(10));
+        }
+        done.store(true, Ordering::Relaxed);
+        receivers.into_iter().for_each(|receiver| receiver.join().unwrap());
+        Datagrams { sent, lost: sent - answered.load(Ordering::Relaxed) }
     })
 }
 
@@ -104,7 +112,8 @@ fn a_restart_loses_no_packet() {
     let balancer = Balancer::start(&world, &config);
     let api = Api::new(&world, &certificates, &certificates);
     let _servers = (world.serve("m1"), world.serve("m2"));
-    let echoes = [world.echo("m1"), world.echo("m2")];
+    world.echo("m1");
+    world.echo("m2");
     let mut state = wanted();
     for balancer in state.load_balancers.values_mut() {
         let tcp = *balancer.listeners.keys().next().unwrap();
@@ -199,5 +208,37 @@ fn a_restart_loses_no_packet() {
     let left = fs::read_dir(&pins).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(left.filter(|name| !name.ends_with(".debug")).count(), 0);
     assert_eq!(run_program(&world, "detach", &config).unwrap(), "nothing was attached\n");
-    echoes.into_iter().for_each(|echo| echo.join().unwrap());
+}
+
+#[test]
+fn whoever_waits_for_news_does_not_hold_up_a_stop() {
+    let world = World::new();
+    let certificates = certificates();
+    let config = write_config(&world, &certificates);
+    let balancer = Balancer::start(&world, &config);
+    let api = Api::new(&world, &certificates, &certificates);
+    api.apply(&wanted());
+    let nodes = owner("nodes");
+    eventually("both members are down", || {
+        api.status().pools[&nodes].members.values().all(|member| member.healthy == Some(false))
+    });
+    let seen = api.status().mark;
+    let connected = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let news = scope.spawn(|| {
+            api.call(async |driver| {
+                driver.status().await.unwrap();
+                connected.store(true, Ordering::Relaxed);
+                driver.news(seen, Duration::from_secs(30)).await
+            })
+        });
+        eventually("it is connected", || connected.load(Ordering::Relaxed));
+        // What is left is one request on a connection that is open.
+        thread::sleep(Duration::from_secs(2));
+        balancer.stop();
+        let answer = news.join().unwrap();
+        assert!(answer.is_ok(), "the answer is cut off: {answer:?}");
+    });
+    let said = fs::read_to_string(world.folder.path().join("balancer.log")).unwrap();
+    assert!(said.contains("stopping") && !said.contains("requests were still open"), "{said}");
 }

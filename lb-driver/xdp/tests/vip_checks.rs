@@ -8,7 +8,7 @@ use std::{num::NonZeroU16, process::Command};
 use lb_driver::model::{Check, State};
 use world::{
     Balancer, PORT, VIP, VIP6, World,
-    control::{Api, certificates, metric, owner, run_program, wanted, write_config},
+    control::{Api, certificates, metric, owner, patient, run_program, wanted, write_config},
     eventually,
 };
 
@@ -32,6 +32,7 @@ fn a_vip_is_checked_by_way_of_each_member() {
     let world = World::new();
     let certificates = certificates();
     let config = write_config(&world, &certificates);
+    patient(&config, 5000);
     let balancer = Balancer::start(&world, &config);
     let api = Api::new(&world, &certificates, &certificates);
     let port = NonZeroU16::new(PORT).unwrap();

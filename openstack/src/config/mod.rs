@@ -1,5 +1,6 @@
 //! Where the cloud is, who we are, and what cloud.conf says besides.
 
+mod elsewhere;
 pub mod gcfg;
 mod read;
 
@@ -196,10 +197,6 @@ pub struct Ake {
 /// Section `[BlockStorage]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BlockStorage {
-    /// `node-volume-attach-limit`: most volumes per node, 1 to 256. Default: no limit known.
-    pub node_volume_attach_limit: Option<u16>,
     /// `ignore-volume-az`: volumes can be attached in every availability zone. Default: false.
     pub ignore_volume_az: bool,
-    /// `rescan-on-resize`: have the kernel look at a disk's size again before its file system grows.
-    pub rescan_on_resize: bool,
 }

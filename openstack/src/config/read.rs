@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{
-    Ake, Auth, BlockStorage, CloudConfig, CredentialId, Identifier, Interface,
+    Ake, Auth, BlockStorage, CloudConfig, CredentialId, Identifier, Interface, elsewhere,
     gcfg::{self, Entry},
 };
 
@@ -76,10 +76,6 @@ const GLOBAL: &[&str] = &[
     "application-credential-name",
     "application-credential-secret",
 ];
-/// Sections that other programs read from the same file; their keys are not looked at.
-const OTHERS: &[&str] =
-    &["loadbalancer", "loadbalancerclass", "networking", "route", "metadata", "keymanager"];
-
 pub(super) fn read(text: &str) -> Result<CloudConfig, ConfigError> {
     let all = Entries(gcfg::parse(text)?);
     let global = "Global";
@@ -110,11 +106,10 @@ pub(super) fn read(text: &str) -> Result<CloudConfig, ConfigError> {
     if let Some(entry) = all.last("AKE", "api-url").filter(|entry| !is_https(entry.value.as_deref())) {
         return Err(wrong("AKE", entry, "a URL that begins with https://"));
     }
-    config.block_storage = BlockStorage {
-        node_volume_attach_limit: read_limit(&all)?,
-        ignore_volume_az: all.truth("BlockStorage", "ignore-volume-az")?,
-        rescan_on_resize: all.truth("BlockStorage", "rescan-on-resize")?,
-    };
+    config.block_storage = BlockStorage { ignore_volume_az: all.truth("BlockStorage", "ignore-volume-az")? };
+    // Of no effect, and still not to be nonsense: other programs may read the same file.
+    check_limit(&all)?;
+    all.truth("BlockStorage", "rescan-on-resize")?;
     config.warnings = all.0.iter().filter(|entry| !is_known(entry)).map(warning).collect();
     Ok(config)
 }
@@ -177,10 +172,10 @@ fn read_auth(all: &Entries) -> Result<Auth, ConfigError> {
     Ok(Auth::Password { username, user_domain, password, project, project_domain })
 }
 
-fn read_limit(all: &Entries) -> Result<Option<u16>, ConfigError> {
-    let Some(entry) = all.last("BlockStorage", "node-volume-attach-limit") else { return Ok(None) };
+fn check_limit(all: &Entries) -> Result<(), ConfigError> {
+    let Some(entry) = all.last("BlockStorage", "node-volume-attach-limit") else { return Ok(()) };
     match entry.value.as_deref().map(str::parse::<u16>) {
-        Some(Ok(limit @ 1..=256)) => Ok(Some(limit)),
+        Some(Ok(1..=256)) => Ok(()),
         _ => Err(wrong("BlockStorage", entry, "a number from 1 to 256")),
     }
 }
@@ -242,13 +237,17 @@ fn is_known(entry: &Entry) -> bool {
     match entry.section.as_str() {
         "global" => GLOBAL.contains(&key),
         "ake" => ["cluster-id", "security-group", "api-ca-file", "api-url"].contains(&key),
-        "blockstorage" => ["node-volume-attach-limit", "ignore-volume-az", "rescan-on-resize"].contains(&key),
-        other => OTHERS.contains(&other),
+        "blockstorage" => key == "ignore-volume-az",
+        other => elsewhere::is_others(other),
     }
 }
 
 fn warning(entry: &Entry) -> String {
-    format!("line {}: [{}] {} means nothing here and is ignored", entry.line, entry.section, entry.key)
+    let Entry { line, section, key, .. } = entry;
+    match elsewhere::instead(section, key) {
+        Some(instead) => format!("line {line}: [{section}] {key} has no effect here: {instead}"),
+        None => format!("line {line}: [{section}] {key} means nothing here and is ignored"),
+    }
 }
 
 #[cfg(test)]
@@ -268,7 +267,14 @@ mod tests {
         assert_eq!(config.region.as_deref(), Some("RegionOne"));
         assert_eq!(config.ake.security_group.as_deref(), Some("sg"));
         assert!(config.block_storage.ignore_volume_az);
-        assert_eq!(config.warnings, ["line 14: [global] foo means nothing here and is ignored"]);
+        assert_eq!(
+            config.warnings,
+            [
+                "line 12: [loadbalancer] subnet-id has no effect here: VIPs are of the cluster's blocks; ake.dev/range and \
+                 ake.dev/address on a Service choose among them",
+                "line 14: [global] foo means nothing here and is ignored"
+            ]
+        );
         let Auth::ApplicationCredential { id, secret } = &config.auth else { panic!("{:?}", config.auth) };
         assert_eq!((id.to_string().as_str(), secret.expose_secret()), ("abc", "s#cret"));
         assert!(!format!("{config:?}").contains("s#cret"));

@@ -33,6 +33,9 @@ async function main() {
   };
 
   await ask('POST', 'auth/partition', { name: 'conx', description: 'made by f5-conx-core' });
+  await ask('PATCH', 'auth/partition/conx', { description: 'changed by f5-conx-core' });
+  const partition = await ask('GET', 'auth/partition/conx');
+  holds('the partition is another', partition.description === 'changed by f5-conx-core');
   const made = [
     ['ltm/monitor/tcp', 'tcp-22', { destination: '*:22' }, { interval: 7 }],
     ['ltm/monitor/http', 'http-80', { destination: '*:80', recv: '^HTTP' }, { timeout: 31 }],

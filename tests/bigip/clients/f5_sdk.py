@@ -26,6 +26,10 @@ ltm = root.tm.ltm
 P = "sdk"
 partition = root.tm.auth.partitions.partition.create(name=P, description="made by f5-sdk")
 holds("partition", partition.description == "made by f5-sdk")
+generation = partition.generation
+partition.modify(description="changed by f5-sdk")
+read = root.tm.auth.partitions.partition.load(name=P)
+holds("the partition is another", read.description == "changed by f5-sdk" and read.generation > generation)
 
 
 def life(kind, name, made, changed):
@@ -123,4 +127,7 @@ for node in ltm.nodes.get_collection():
 partition.refresh()
 partition.delete()
 holds("nothing is left", not root.tm.auth.partitions.partition.exists(name=P))
+root.tm.sys.failover.exec_cmd("run", standby=True)
+states = [device.failoverState for device in root.tm.cm.devices.get_collection()]
+holds(f"it gives the traffic away: {states}", states == ["standby"])
 print(f"{passed} passed, 0 failed")

@@ -13,8 +13,6 @@ use crate::answer::rest_error;
 
 /// Tokens that a user may have.
 const LIMIT: usize = 100;
-/// Seconds that a token lives unless it is told otherwise.
-const TIMEOUT: u64 = 1200;
 /// Longest life that may be asked for.
 const LONGEST: u64 = 36_000;
 
@@ -25,13 +23,19 @@ struct Token {
 }
 
 /// The tokens of the one user that there is.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Tokens {
     live: BTreeMap<String, Token>,
     count: u64,
+    /// Seconds that one lives unless it is told otherwise.
+    timeout: u64,
 }
 
 impl Tokens {
+    pub(crate) fn new(timeout: u64) -> Self {
+        Self { live: BTreeMap::new(), count: 0, timeout }
+    }
+
     fn reap(&mut self) {
         self.live.retain(|_, token| token.began.elapsed() < Duration::from_secs(token.timeout));
     }
@@ -56,7 +60,7 @@ impl Tokens {
     fn issue(&mut self) -> String {
         self.count += 1;
         let name = format!("{:026X}", u128::from(self.count) * 0x9E37_79B9_7F4A_7C15);
-        self.live.insert(name.clone(), Token { began: Instant::now(), timeout: TIMEOUT });
+        self.live.insert(name.clone(), Token { began: Instant::now(), timeout: self.timeout });
         name
     }
 

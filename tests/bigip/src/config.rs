@@ -199,12 +199,11 @@ impl Config {
         for (name, field) in &object.fields {
             value[name] = field.clone();
         }
+        if query.other_form {
+            forms::otherwise(&mut value);
+        }
         match kind.path {
             "ltm/pool" => {
-                if let (true, Some(monitor)) = (query.other_form, value["monitor"].as_str()) {
-                    let reversed: Vec<&str> = monitor.trim().split(" and ").collect();
-                    value["monitor"] = reversed.into_iter().rev().collect::<Vec<_>>().join(" and ").into();
-                }
                 self.show_members(path, &mut value, query, up);
             }
             "ltm/pool/members" => self.show_state(path, &mut value, up),

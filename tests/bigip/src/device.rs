@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     auth::Tokens,
     config::Config,
+    disk::{self, DiskError},
     fault::{Fault, Planned, strike},
     kinds::Kind,
     route::perform,
@@ -29,11 +31,15 @@ pub struct Options {
     pub user: String,
     /// The user's password.
     pub password: String,
+    /// Seconds that a token lives unless it is told otherwise.
+    pub token_seconds: u64,
+    /// Folder of the disks: what is saved is kept there, and is there again at the next start.
+    pub disks: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { user: USER.to_owned(), password: PASSWORD.to_owned() }
+        Self { user: USER.to_owned(), password: PASSWORD.to_owned(), token_seconds: 1200, disks: None }
     }
 }
 
@@ -186,6 +192,16 @@ impl Device {
         self.with(|unit| std::mem::take(&mut unit.log))
     }
 
+    /// Takes in what its disk holds, if it has one; whether there was something.
+    pub fn boot(&self) -> Result<bool, DiskError> {
+        let world = &mut *self.lock();
+        let Some(disk) = disk::of(&world.options, self.unit) else { return Ok(false) };
+        let Some(config) = disk::load(&disk)? else { return Ok(false) };
+        let unit = &mut world.units[self.unit];
+        (unit.config, unit.saved) = (config.clone(), config);
+        Ok(true)
+    }
+
     /// Whether a reboot would lose nothing.
     #[must_use]
     pub fn saved(&self) -> bool {
@@ -297,16 +313,11 @@ fn world(options: Options, units: usize) -> Arc<Mutex<World>> {
         peer_lost: false,
         config: Config::new(),
         saved: Config::new(),
-        tokens: Tokens::default(),
+        tokens: Tokens::new(options.token_seconds),
         transactions: Transactions::default(),
         faults: Vec::new(),
         log: Vec::new(),
     };
-    Arc::new(Mutex::new(World {
-        options,
-        units: (0..units).map(unit).collect(),
-        down: BTreeSet::new(),
-        other_form: false,
-        halt: None,
-    }))
+    let units = (0..units).map(unit).collect();
+    Arc::new(Mutex::new(World { options, units, down: BTreeSet::new(), other_form: false, halt: None }))
 }

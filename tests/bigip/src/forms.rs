@@ -278,6 +278,30 @@ fn records(fields: &mut Fields) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// The same object in other ways that the device may write: numbers as text, the default route domain by its number,
+/// monitors in another order.
+pub(crate) fn otherwise(value: &mut Value) {
+    let Some(fields) = value.as_object_mut() else { return };
+    for (name, field) in fields.iter_mut() {
+        match (name.as_str(), &field) {
+            ("generation", _) => {}
+            ("monitor", Value::String(monitors)) => {
+                let reversed: Vec<&str> = monitors.trim().split(" and ").collect();
+                *field = reversed.into_iter().rev().collect::<Vec<_>>().join(" and ").into();
+            }
+            ("address", Value::String(address)) => *field = format!("{address}%0").into(),
+            ("destination", Value::String(given)) => {
+                let (folder, host) = split_path(given);
+                if let (false, Some((host, port))) = (folder.is_empty(), address_port(host)) {
+                    *field = format!("/{folder}/{}", join_port(&format!("{host}%0"), port)).into();
+                }
+            }
+            (_, Value::Number(number)) => *field = number.to_string().into(),
+            _ => {}
+        }
+    }
+}
+
 /// The link of an object.
 pub(crate) fn self_link(kind: &Kind, path: &str) -> String {
     let named = |collection: &str, path: &str| format!("{collection}/{}", path.replace('/', "~"));

@@ -7,14 +7,14 @@
 //! refuses what the device refuses with the device's codes; it forwards no packet.
 //!
 //! What checks it: clients that others wrote, unmodified (`make e2e-bigip`): f5-sdk with f5-icontrol-rest,
-//! the Ansible collection f5networks.f5_modules, f5-conx-core. Its answers are modelled on the fixtures that
-//! F5 publishes with that collection.
+//! f5-conx-core. Its answers are modelled on the fixtures that F5 publishes with its Ansible collection.
 
 mod answer;
 mod auth;
 mod cluster;
 mod config;
 mod device;
+mod disk;
 mod fault;
 mod forms;
 mod kinds;
@@ -25,5 +25,6 @@ mod serve;
 mod transaction;
 
 pub use device::{Device, Options, PASSWORD, Pair, Reply, Request, USER};
+pub use disk::DiskError;
 pub use fault::Fault;
-pub use serve::Served;
+pub use serve::{Identity, Served};

@@ -81,7 +81,8 @@ impl Config {
         if !query.expand {
             return;
         }
-        let (prefix, whole) = (format!("{pool} "), Query::default());
+        let (prefix, whole) =
+            (format!("{pool} "), Query { other_form: query.other_form, ..Query::default() });
         let Some(kind) = Kind::find("ltm/pool/members") else { return };
         let mut items: Vec<Value> = self
             .of("ltm/pool/members")

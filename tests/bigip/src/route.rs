@@ -8,6 +8,7 @@ use crate::{
     cluster,
     config::Config,
     device::{Options, Request, World},
+    disk,
     forms::Fields,
     kinds::{KINDS, Kind},
     transaction::Command,
@@ -17,7 +18,7 @@ type Answer = (StatusCode, Value);
 
 impl World {
     pub(crate) fn route(&mut self, me: usize, request: &Request) -> Answer {
-        let Options { user, password } = self.options.clone();
+        let Options { user, password, .. } = self.options.clone();
         let body: Value = if request.body.is_empty() {
             json!({})
         } else {
@@ -67,9 +68,16 @@ impl World {
         if let Some(found) = found {
             return (StatusCode::OK, found);
         }
+        let disk = disk::of(&self.options, me);
+        if let ("POST", ["sys", "failover"]) = (method, path) {
+            return self.failover(me, body);
+        }
         let unit = &mut self.units[me];
         match (method, path) {
             ("POST", ["sys", "config"]) if body["command"] == "save" => {
+                if let Some(Err(error)) = disk.map(|disk| disk::store(&disk, &unit.config)) {
+                    return refused(&Refusal::mcpd(500, format!("01070734:3: {error}")));
+                }
                 unit.saved = unit.config.clone();
                 return (StatusCode::OK, json!({"kind": "tm:sys:config:savestate", "command": "save"}));
             }
@@ -145,6 +153,17 @@ impl World {
             Some(shown) => (StatusCode::OK, shown),
             None => refused(&Refusal::not_found(kind.label, &item)),
         }
+    }
+
+    /// `run sys failover standby`: this unit gives the traffic to the other one.
+    fn failover(&mut self, me: usize, body: &Value) -> Answer {
+        if body["command"] != "run" || body["standby"] != true {
+            return refused(&Refusal::rest("the command is not imitated"));
+        }
+        for (index, unit) in self.units.iter_mut().enumerate() {
+            unit.active = index != me;
+        }
+        (StatusCode::OK, json!({"kind": "tm:sys:failover:runstate", "command": "run", "standby": true}))
     }
 
     /// `run cm config-sync`: this unit's configuration becomes that of the others.

@@ -1,6 +1,6 @@
 //! The stand-in's port: TLS with a certificate of its own.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::Context;
 use http_body_util::{BodyExt, Full};
@@ -11,7 +11,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
 
@@ -32,24 +32,63 @@ impl Drop for Served {
     }
 }
 
-impl Served {
-    /// Lets a device listen; port 0 stands for any that is free.
-    pub async fn start(device: Device, listen: SocketAddr) -> anyhow::Result<Self> {
-        let host = listen.ip().to_string();
+/// A certificate for 127.0.0.1 and its key, as PEM.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The certificate, which is its own authority.
+    pub certificate: String,
+    key: String,
+}
+
+impl Identity {
+    /// A new one, for this host.
+    pub fn fresh(host: &str) -> anyhow::Result<Self> {
         let key = rcgen::KeyPair::generate()?;
-        let mut parameters = rcgen::CertificateParams::new(vec![host, "localhost".to_owned()])?;
+        let mut parameters = rcgen::CertificateParams::new(vec![host.to_owned(), "localhost".to_owned()])?;
         parameters.distinguished_name.push(rcgen::DnType::CommonName, "stand-in of a BIG-IP");
-        let certificate = parameters.self_signed(&key)?;
-        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Ok(Self { certificate: parameters.self_signed(&key)?.pem(), key: key.serialize_pem() })
+    }
+
+    /// The one that a folder keeps, made where it has none.
+    pub fn kept(folder: &Path, host: &str) -> anyhow::Result<Self> {
+        let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
+        if !key.exists() {
+            let fresh = Self::fresh(host)?;
+            std::fs::write(&certificate, &fresh.certificate)?;
+            std::fs::write(&key, &fresh.key)?;
+        }
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).with_context(|| format!("{}: expected PEM", path.display()))
+        };
+        Ok(Self { certificate: read(&certificate)?, key: read(&key)? })
+    }
+
+    fn tls(&self) -> anyhow::Result<ServerConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
+        Ok(ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], private)?;
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(self.certificate.as_bytes())?],
+                PrivateKeyDer::from_pem_slice(self.key.as_bytes())?,
+            )?)
+    }
+}
+
+impl Served {
+    /// Lets a device listen, with a certificate of its own; port 0 stands for any that is free.
+    pub async fn start(device: Device, listen: SocketAddr) -> anyhow::Result<Self> {
+        let identity = Identity::fresh(&listen.ip().to_string())?;
+        Self::start_as(device, listen, &identity).await
+    }
+
+    /// The same with this certificate.
+    pub async fn start_as(device: Device, listen: SocketAddr, identity: &Identity) -> anyhow::Result<Self> {
+        let config = identity.tls()?;
         let listener = TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
         let address = listener.local_addr()?;
         let task = tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), device));
-        Ok(Self { url: format!("https://{address}"), ca: certificate.pem(), task })
+        Ok(Self { url: format!("https://{address}"), ca: identity.certificate.clone(), task })
     }
 
     /// Waits for as long as it listens.

@@ -10,55 +10,85 @@ use rcgen::{
     KeyUsagePurpose, SanType,
 };
 
+use crate::balancers::{self, BALANCERS, Balancer, Balancers};
 use crate::lab::Lab;
 use crate::openstack::{HOST, PASSWORD, REGION, admin, auth_url};
 use crate::{Dirs, detached, shell};
 
 /// Where `ake-api` listens.
 pub const API_URL: &str = "https://192.0.2.2:9511";
-/// Where the balancer is managed.
-pub const BALANCER_URL: &str = "https://192.168.77.2:9512";
-/// The balancer's address on the provider network.
-const BALANCER: &str = "192.168.77.2";
 /// How long a service may take until it listens.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// One of AKE's services.
 struct Service {
     name: &'static str,
     netns: &'static str,
-    /// Where it listens.
-    address: &'static str,
-    /// What it answers without a login when it is well; it is enough for others that they listen.
-    health: Option<&'static str>,
-    /// How it is started; the path of its configuration follows.
-    words: &'static [&'static str],
-    config: &'static str,
+    program: PathBuf,
+    words: Vec<String>,
+    ready: Ready,
 }
 
-const SERVICES: [Service; 2] = [
-    Service {
-        name: "ake-xdp",
-        netns: "balancer",
-        address: "192.168.77.2:9512",
-        health: None,
-        words: &["serve", "--config"],
-        config: "xdp.toml",
-    },
-    Service {
+/// How a service says that it has begun.
+enum Ready {
+    /// It listens at this address.
+    Listens(&'static str),
+    /// It answers without a login that it is well.
+    Well(&'static str),
+    /// It writes this file.
+    Writes(PathBuf),
+}
+
+/// The services of a lab, in the order of their start.
+fn services(dirs: &Dirs) -> Vec<Service> {
+    let balancers = Balancers::of(dirs).list();
+    let file = |path: PathBuf| path.display().to_string();
+    let serve = |config: PathBuf| vec!["serve".to_owned(), "--config".to_owned(), file(config)];
+    let mut services: Vec<Service> = balancers
+        .iter()
+        .map(|balancer| Service {
+            name: balancer.name,
+            netns: balancer.host,
+            program: program(dirs, "ake-xdp"),
+            words: serve(balancer.config(dirs)),
+            ready: Ready::Listens(balancer.listen),
+        })
+        .collect();
+    if balancers.len() == 2 {
+        services.extend(balancers.iter().map(|balancer| {
+            let noted = |what: &str| dirs.run().join(format!("{}.{what}", balancer.vrrp));
+            let [whole, vrrp] = [noted("whole"), noted("vrrp")];
+            let words = ["--vrrp", "--dont-fork", "--log-console", "--use-file"].map(ToOwned::to_owned);
+            let files = [
+                file(balancer.vrrp_config(dirs)),
+                "--pid".to_owned(),
+                file(whole),
+                "--vrrp_pid".to_owned(),
+                file(vrrp.clone()),
+            ];
+            Service {
+                name: balancer.vrrp,
+                netns: balancer.host,
+                program: PathBuf::from("keepalived"),
+                words: words.into_iter().chain(files).collect(),
+                ready: Ready::Writes(vrrp),
+            }
+        }));
+    }
+    services.push(Service {
         name: "ake-api",
         netns: "control",
-        address: "192.0.2.2:9511",
-        health: Some("https://192.0.2.2:9511/healthz"),
-        words: &["serve", "--config"],
-        config: "api.toml",
-    },
-];
+        program: program(dirs, "ake-api"),
+        words: serve(api_config(dirs)),
+        ready: Ready::Well("https://192.0.2.2:9511/healthz"),
+    });
+    services
+}
 
-/// The names of AKE's services.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    SERVICES.iter().map(|service| service.name)
+/// The names of AKE's services in a lab.
+pub fn names(dirs: &Dirs) -> Vec<&'static str> {
+    services(dirs).into_iter().map(|service| service.name).collect()
 }
 
 /// The CA of `ake-api`'s certificate.
@@ -72,71 +102,88 @@ pub fn api_config(dirs: &Dirs) -> PathBuf {
 }
 
 /// Writes certificates and configuration, and copies the programs so that a build changes nothing in a running lab.
-pub fn configure(lab: &Lab) -> Result<()> {
+pub fn configure(lab: &Lab, balancers: Balancers) -> Result<()> {
     let dirs = lab.dirs();
-    for folder in [dirs.ake(), dirs.ake().join("api"), dirs.ake().join("xdp")] {
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    }
+    let api = dirs.ake().join("api");
+    fs::create_dir_all(&api).with_context(|| format!("cannot make {}", api.display()))?;
     certificates(&dirs.ake())?;
-    let folder = dirs.ake().display().to_string();
+    let list = balancers.list();
+    let sources =
+        list.iter().flat_map(|b| [format!("{}/32", b.addresses[0]), format!("{}/128", b.addresses[1])]);
     let fill = |text: &str| {
-        text.replace("{{folder}}", &folder)
+        text.replace("{{folder}}", &dirs.ake().display().to_string())
             .replace("{{log}}", &dirs.log().display().to_string())
             .replace("{{auth}}", &auth_url())
             .replace("{{password}}", PASSWORD)
             .replace("{{region}}", REGION)
+            .replace("{{balancers}}", &balancers::quoted(list.iter().map(Balancer::url)))
+            .replace("{{check_sources}}", &balancers::quoted(sources.clone()))
     };
-    for (name, template) in [
-        ("api.toml", include_str!("../ake/api.toml")),
-        ("xdp.toml", include_str!("../ake/xdp.toml")),
-        ("heat.toml", include_str!("../ake/heat.toml")),
-    ] {
+    for (name, template) in
+        [("api.toml", include_str!("../ake/api.toml")), ("heat.toml", include_str!("../ake/heat.toml"))]
+    {
         let path = dirs.ake().join(name);
         fs::write(&path, fill(template)).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    for service in &SERVICES {
-        let from = lab.built(service.name)?;
-        fs::copy(&from, program(dirs, service)).with_context(|| format!("cannot copy {}", from.display()))?;
-    }
-    Ok(())
+    balancers::configure(dirs, balancers)?;
+    ["ake-xdp", "ake-api"].into_iter().try_for_each(|name| install(lab, name))
 }
 
-fn program(dirs: &Dirs, service: &Service) -> PathBuf {
-    dirs.state.join("bin").join(service.name)
+/// Puts a program in its place, as an upgrade does: whoever runs the one before goes on with it.
+fn install(lab: &Lab, name: &str) -> Result<()> {
+    let (from, place) = (lab.built(name)?, program(lab.dirs(), name));
+    let new = place.with_extension("new");
+    fs::copy(&from, &new).with_context(|| format!("cannot copy {}", from.display()))?;
+    fs::rename(&new, &place).with_context(|| format!("cannot write {}", place.display()))
 }
 
-/// Starts AKE's services, the balancer first.
+/// Where one of AKE's programs lies in a lab.
+pub(crate) fn program(dirs: &Dirs, name: &str) -> PathBuf {
+    dirs.state.join("bin").join(name)
+}
+
+/// Starts AKE's services, the balancers first.
 pub fn start(lab: &Lab, progress: &mut dyn FnMut(&str)) -> Result<()> {
-    for service in &SERVICES {
-        launch(lab, service)?;
-        progress(&format!("{} answers at {}", service.name, service.address));
+    for service in services(lab.dirs()) {
+        launch(lab, &service)?;
+        progress(&match service.ready {
+            Ready::Listens(address) => format!("{} answers at {address}", service.name),
+            Ready::Well(url) => format!("{} answers at {url}", service.name),
+            Ready::Writes(_) => format!("{} runs", service.name),
+        });
     }
     Ok(())
 }
 
 /// Starts one of AKE's services.
 pub fn start_one(lab: &Lab, name: &str) -> Result<()> {
-    match SERVICES.iter().find(|service| service.name == name) {
+    match services(lab.dirs()).iter().find(|service| service.name == name) {
         Some(service) => launch(lab, service),
-        None => bail!("{name:?}: expected one of {}", crate::services().collect::<Vec<_>>().join(", ")),
+        None => bail!("{name:?}: expected one of {}", crate::services(lab.dirs()).join(", ")),
     }
 }
 
+/// Replaces a program of a service by the one that was built, and restarts it.
+pub fn upgrade(lab: &Lab, name: &str) -> Result<()> {
+    match lab.balancers().iter().any(|balancer| balancer.name == name) {
+        true => install(lab, "ake-xdp")?,
+        false => install(lab, name)?,
+    }
+    lab.restart(name)
+}
+
 fn launch(lab: &Lab, service: &Service) -> Result<()> {
-    let config = lab.dirs().ake().join(service.config).display().to_string();
-    let program = program(lab.dirs(), service);
-    detached::start(
-        lab.cage(),
-        service.netns,
-        service.name,
-        &program,
-        &[service.words, &[&config]].concat(),
-    )?;
+    if let Ready::Writes(file) = &service.ready {
+        let _ = fs::remove_file(file);
+    }
+    let words: Vec<&str> = service.words.iter().map(String::as_str).collect();
+    detached::start(lab.cage(), service.netns, service.name, &service.program, &words)?;
     let deadline = Instant::now() + START;
     let ca = fs::read(ca_file(lab.dirs()))?;
-    let answers = async || match service.health {
-        Some(url) => healthy(&ca, url).await,
-        None => Ok(tokio::net::TcpStream::connect(service.address).await.is_ok()),
+    let answers = async || match &service.ready {
+        Ready::Well(url) => healthy(&ca, url).await,
+        Ready::Listens(address) => Ok(tokio::net::TcpStream::connect(*address).await.is_ok()),
+        Ready::Writes(file) => Ok(file.exists()),
     };
     while !admin::in_netns(lab.cage(), service.netns, answers)? {
         let runs = detached::pid(lab.cage(), service.name).is_some();
@@ -204,13 +251,16 @@ impl Authority {
     }
 }
 
-/// One authority for `ake-api`'s users, one for the two ends of the balancer's management connection.
+/// One authority for `ake-api`'s users, one for both ends of the balancers' management connections.
 fn certificates(folder: &Path) -> Result<()> {
     use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
     let users = Authority::new("AKE lab", &folder.join("ca.pem"))?;
     users.sign(folder, "api", "ake-api", Some(HOST), ServerAuth)?;
     let device = Authority::new("AKE lab balancer", &folder.join("device-ca.pem"))?;
-    device.sign(folder, "device-server", "ake-xdp", Some(BALANCER), ServerAuth)?;
+    device.sign(folder, "device-xdp", "ake-xdp", Some(BALANCERS[0].addresses[0]), ServerAuth)?;
+    device.sign(folder, "device-xdp2", "ake-xdp2", Some(BALANCERS[1].addresses[0]), ServerAuth)?;
+    // what the balancers show one another
+    device.sign(folder, "device-peer", "ake-xdp", None, ClientAuth)?;
     device.sign(folder, "device-client", "ake-api", None, ClientAuth)
 }
 
@@ -236,8 +286,12 @@ mod tests {
                 "device-ca.pem",
                 "device-client.key",
                 "device-client.pem",
-                "device-server.key",
-                "device-server.pem"
+                "device-peer.key",
+                "device-peer.pem",
+                "device-xdp.key",
+                "device-xdp.pem",
+                "device-xdp2.key",
+                "device-xdp2.pem"
             ]
         );
         for name in names {

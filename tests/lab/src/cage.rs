@@ -102,7 +102,7 @@ impl Cage {
             .spawn()
             .context("cannot start setsid (util-linux)")?;
         let mut ended = None;
-        eventually(Duration::from_secs(20), || {
+        eventually(Duration::from_secs(120), || {
             ended = parent.try_wait().ok().flatten();
             ended.is_some() || ready.exists()
         });
@@ -210,7 +210,7 @@ pub fn destroy(dirs: &Dirs) -> Result<()> {
     disk::release_below(&dirs.state)?;
     for rest in [dirs.state.join("machines"), dirs.run()] {
         // A mount of the dying ends a moment after its last process.
-        let gone = eventually(Duration::from_secs(10), || {
+        let gone = eventually(Duration::from_secs(60), || {
             fs::remove_dir_all(&rest).map_or_else(|e| e.kind() == std::io::ErrorKind::NotFound, |()| true)
         });
         if !gone {

@@ -69,7 +69,7 @@ pub fn remove_lab(folder: &str) -> Result<()> {
 
 fn remove_all(groups: &[PathBuf]) -> Result<()> {
     // The last process of a group leaves it a moment after it is seen dead.
-    let gone = eventually(Duration::from_secs(10), || groups.iter().all(|group| remove_tree(group)));
+    let gone = eventually(Duration::from_secs(60), || groups.iter().all(|group| remove_tree(group)));
     if !gone {
         let left: Vec<String> =
             groups.iter().filter(|g| g.exists()).map(|g| g.display().to_string()).collect();

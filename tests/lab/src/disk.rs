@@ -140,7 +140,7 @@ fn start_holder(cage: &Cage, file: &Path, note: &Path) -> Result<Held> {
         .spawn()
         .context("cannot start setsid (util-linux)")?;
     let mut ended = false;
-    eventually(Duration::from_secs(20), || {
+    eventually(Duration::from_secs(120), || {
         ended = holder.try_wait().is_ok_and(|status| status.is_some());
         ended || note.exists()
     });
@@ -258,14 +258,14 @@ fn below(dir: &Path) -> Vec<String> {
 /// Frees the loop devices of a lab that has ended.
 pub(crate) fn release_below(state: &Path) -> Result<()> {
     // Those that clear themselves do so a moment after their holder's end.
-    if eventually(Duration::from_secs(2), || below(state).is_empty()) {
+    if eventually(Duration::from_secs(20), || below(state).is_empty()) {
         return Ok(());
     }
     // And one whose holder was killed before it could say so needs to be told.
     for device in below(state) {
         let _ = shell::run(Command::new("losetup").args(["--detach", &device]));
     }
-    if !eventually(Duration::from_secs(5), || below(state).is_empty()) {
+    if !eventually(Duration::from_secs(30), || below(state).is_empty()) {
         bail!("loop devices that do not go: {}", below(state).join(", "));
     }
     Ok(())

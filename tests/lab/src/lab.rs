@@ -7,12 +7,13 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
 
+use crate::balancers::Balancers;
 use crate::cage::{self, Cage};
 use crate::openstack::admin::{self, Admin};
 use crate::openstack::install::Programs;
 use crate::openstack::services::Services;
 use crate::openstack::{self, Project, bake, cloud, configure, operator};
-use crate::{Dirs, ake, detached, machine, metadata, network, shell};
+use crate::{Dirs, ake, detached, machine, metadata, network};
 
 /// How much of a lab is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,11 +35,16 @@ pub struct Lab {
 impl Lab {
     /// Starts a lab from nothing; one of that name that runs or was left behind is ended first.
     pub fn up(name: &str, progress: &mut dyn FnMut(&str)) -> Result<Self> {
-        Self::start(name, Extent::Ake, progress)
+        Self::start(name, Extent::Ake, Balancers::Two, progress)
     }
 
     /// As [`Lab::up`], or less of it.
-    pub fn start(name: &str, extent: Extent, progress: &mut dyn FnMut(&str)) -> Result<Self> {
+    pub fn start(
+        name: &str,
+        extent: Extent,
+        balancers: Balancers,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
         let dirs = Dirs::of(name)?;
         let own = built("ake-lab")?;
         if extent == Extent::Ake {
@@ -55,12 +61,12 @@ impl Lab {
         if extent == Extent::Ake {
             operator::image(&lab)?;
         }
-        network::up(&lab.cage)?;
+        network::up(&lab.cage, balancers)?;
         progress("the lab's network is up");
         configure::write(&lab.dirs, &lab.programs)?;
         lab.services().place()?;
         if extent == Extent::Ake {
-            ake::configure(&lab)?;
+            ake::configure(&lab, balancers)?;
             operator::plugin(&lab, progress)?;
         }
         bake::start(&lab.services(), progress)?;
@@ -128,7 +134,8 @@ impl Lab {
         Services { dirs: &self.dirs, cage: &self.cage, programs: &self.programs }
     }
 
-    /// A program in one of the lab's network namespaces (`switch`, `router`, `balancer`, `client`, `control`).
+    /// A program in one of the lab's network namespaces (`switch`, `router`, `balancer`, `balancer2`, `client`,
+    /// `control`).
     pub fn command(&self, netns: &str, program: impl AsRef<OsStr>) -> Command {
         self.cage.command(Some(netns), program)
     }
@@ -163,13 +170,18 @@ impl Lab {
         admin::in_netns(&self.cage, "control", async || cloud::tenant(&Admin::login().await?, name).await)
     }
 
-    /// Ends and starts `ake-api`, `ake-xdp` or an OpenStack project, and returns when it answers again.
+    /// Ends and starts one of AKE's services or an OpenStack project, and returns when it answers again.
     pub fn restart(&self, service: &str) -> Result<()> {
         if let Some(project) = Project::named(service) {
             return self.services().restart(*project);
         }
         detached::stop(&self.cage, &[service])?;
         ake::start_one(self, service)
+    }
+
+    /// Replaces the program of `ake-api` or of a balancer by the one that was built, and restarts the service.
+    pub fn upgrade(&self, service: &str) -> Result<()> {
+        ake::upgrade(self, service)
     }
 
     /// Ends a service as a crash would.
@@ -209,22 +221,6 @@ impl Lab {
         command
     }
 
-    /// What the balancer says of itself, asked as `ake-api` asks it.
-    pub fn balancer_status(&self) -> Result<serde_json::Value> {
-        let file = |name: &str| self.dirs.ake().join(name);
-        let said = shell::run(
-            self.command("control", "curl")
-                .args(["--silent", "--show-error", "--fail-with-body", "--max-time", "10", "--cacert"])
-                .arg(file("device-ca.pem"))
-                .arg("--cert")
-                .arg(file("device-client.pem"))
-                .arg("--key")
-                .arg(file("device-client.key"))
-                .arg(format!("{}/v1/status", ake::BALANCER_URL)),
-        )?;
-        serde_json::from_str(&said).with_context(|| format!("the balancer's status is not JSON: {said}"))
-    }
-
     fn client_path(&self) -> String {
         format!(
             "{}:{}:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -245,7 +241,7 @@ fn down(dirs: &Dirs) -> Result<()> {
 }
 
 /// A program beside the running one; tests lie a folder deeper.
-fn built(program: &str) -> Result<PathBuf> {
+pub fn built(program: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot tell where this program is")?;
     let mut folder = own.parent().unwrap_or(Path::new("."));
     if folder.ends_with("deps") {

@@ -4,6 +4,7 @@
 //! enforces what Neutron says, and AKE's own services, all inside one cage of namespaces with a name.
 
 pub mod ake;
+pub mod balancers;
 pub mod cage;
 pub mod cgroup;
 pub mod detached;
@@ -20,10 +21,10 @@ pub mod procs;
 pub mod shell;
 pub mod switch;
 
-pub use lab::Lab;
+pub use lab::{Lab, built};
 pub use paths::Dirs;
 
-/// The names of the services that run in the background of every lab.
-pub fn services() -> impl Iterator<Item = &'static str> {
-    openstack::PROJECTS.into_iter().map(|project| project.name).chain(ake::names())
+/// The names of the services that run in the background of a lab.
+pub fn services(dirs: &Dirs) -> Vec<&'static str> {
+    openstack::PROJECTS.into_iter().map(|project| project.name).chain(ake::names(dirs)).collect()
 }

@@ -27,7 +27,7 @@ pub mod boot;
 /// How long a machine may take to shut down before its plug is pulled.
 const SHUTDOWN: Duration = Duration::from_secs(20);
 /// How long a machine may take until its first process runs.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(240);
 
 /// What is known of a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -238,7 +238,7 @@ pub(crate) fn remove(dirs: &Dirs, id: &str) -> Result<()> {
     disk::detach_all(dirs, id)?;
     cgroup::remove_machine(&cgroup::folder(dirs), id)?;
     let home = home(dirs, id);
-    let gone = eventually(Duration::from_secs(10), || {
+    let gone = eventually(Duration::from_secs(60), || {
         fs::remove_dir_all(&home).map_or_else(|e| e.kind() == std::io::ErrorKind::NotFound, |()| true)
     });
     if !gone {

@@ -3,6 +3,7 @@
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+use ake_lab::balancers::Balancers;
 use ake_lab::lab::{Extent, Lab};
 use ake_lab::{Dirs, machine};
 use anyhow::{Context, Result, bail};
@@ -26,6 +27,9 @@ enum Action {
         /// Stop after OpenStack and the network, before an operator brings AKE
         #[arg(long)]
         bare: bool,
+        /// How many load balancers it has; of two, VRRP says which one is active, and each tells the other of flows
+        #[arg(long, value_enum, default_value = "2")]
+        balancers: Balancers,
     },
     /// End a lab and remove everything of it, also after a crash
     Down {
@@ -59,7 +63,7 @@ enum Action {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
-    /// Restart a service: ake-api, ake-xdp, or an OpenStack project
+    /// Restart a service: ake-api, ake-xdp, ake-xdp2, keepalived, keepalived2, or an OpenStack project
     Restart {
         /// The service's name
         service: String,
@@ -88,10 +92,10 @@ fn main() -> ExitCode {
 fn act(arguments: Arguments) -> Result<ExitCode> {
     let name = &arguments.name;
     match arguments.action {
-        Action::Up { bare } => {
+        Action::Up { bare, balancers } => {
             let begin = Instant::now();
             let extent = if bare { Extent::Cloud } else { Extent::Ake };
-            Lab::start(name, extent, &mut |text| {
+            Lab::start(name, extent, balancers, &mut |text| {
                 println!("[{:6.1} s] {text}", begin.elapsed().as_secs_f64());
             })?;
         }
@@ -132,10 +136,10 @@ fn status(name: &str) -> Result<ExitCode> {
     };
     println!("the lab {name:?} is running in {}", lab.dirs().state.display());
     let mut whole = true;
-    for service in ake_lab::services() {
+    for service in ake_lab::services(lab.dirs()) {
         let pid = lab.pid(service);
         whole &= pid.is_some();
-        println!("  {service:<10} {}", pid.map_or("not running".to_owned(), |pid| format!("process {pid}")));
+        println!("  {service:<11} {}", pid.map_or("not running".to_owned(), |pid| format!("process {pid}")));
     }
     for record in machine::list(lab.dirs())? {
         println!("  server {record}");

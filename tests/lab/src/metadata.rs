@@ -39,7 +39,8 @@ pub fn start(cage: &Cage) -> Result<()> {
         shell::run(cage.command(Some("router"), "ss").args(["-Htln", "src", &address]))
             .is_ok_and(|text| text.contains(&address))
     };
-    if !eventually(Duration::from_secs(20), || listens() || detached::pid(cage, NAME).is_none()) || !listens()
+    if !eventually(Duration::from_secs(120), || listens() || detached::pid(cage, NAME).is_none())
+        || !listens()
     {
         let log = fs::read_to_string(dirs.log().join(format!("{NAME}.log"))).unwrap_or_default();
         bail!("the metadata proxy did not come up: {}", shell::tail(log.trim(), 500));

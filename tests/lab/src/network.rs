@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::balancers::Balancers;
 use crate::cage::{Cage, NETNS};
 use crate::procs::output_of;
 use crate::shell;
@@ -12,7 +13,7 @@ use crate::shell;
 /// The provider network's bridge, in the namespace `switch`.
 pub const BRIDGE: &str = "br0";
 /// Bridge ports of the provider's own hosts. They are trusted, as a provider's switch trusts its router.
-pub const INFRASTRUCTURE: [&str; 2] = ["p-router", "p-balancer"];
+pub const INFRASTRUCTURE: [&str; 3] = ["p-router", "p-balancer", "p-balancer2"];
 /// Where the cloud's metadata service is found.
 pub const METADATA_ADDRESS: &str = "169.254.169.254";
 
@@ -51,12 +52,22 @@ const WIRES: &str = "\
 link add name br0 netns switch type bridge stp_state 0 forward_delay 0 mcast_snooping 0
 link add name eth0 address fa:16:3e:77:00:01 netns router type veth peer name p-router netns switch
 link add name eth0 address fa:16:3e:77:00:02 netns balancer type veth peer name p-balancer netns switch
+link add name eth0 address fa:16:3e:77:00:03 netns balancer2 type veth peer name p-balancer2 netns switch
 link add name clients address fa:16:3e:51:00:01 netns router type veth peer name eth0 address fa:16:3e:51:00:02 netns client
 link add name control address fa:16:3e:02:00:01 netns router type veth peer name eth0 address fa:16:3e:02:00:02 netns control
 ";
 
-fn hosts() -> Vec<Host> {
+/// All hosts; VIPs are routed to the one balancer, or to the addresses that VRRP moves between the two.
+fn hosts(balancers: Balancers) -> Vec<Host> {
     let with = |more: &[&'static str]| QUIET.iter().chain(more).copied().collect();
+    let [route, route6] = match balancers {
+        Balancers::One => {
+            ["route add 203.0.113.0/24 via 192.168.77.2", "route add 2001:db8:113::/112 via fd00:77::2"]
+        }
+        Balancers::Two => {
+            ["route add 203.0.113.0/24 via 192.168.77.4", "route add 2001:db8:113::/112 via fd00:77::4"]
+        }
+    };
     vec![
         Host {
             name: "switch",
@@ -75,9 +86,10 @@ fn hosts() -> Vec<Host> {
                 "link set br0 up",
                 "link set p-router master br0 up",
                 "link set p-balancer master br0 up",
+                "link set p-balancer2 master br0 up",
             ],
             // A driver of XDP on the other end can send frames back only to an end that polls.
-            ethtool: vec![&["-K", "p-balancer", "gro", "on"]],
+            ethtool: vec![&["-K", "p-balancer", "gro", "on"], &["-K", "p-balancer2", "gro", "on"]],
         },
         Host {
             name: "router",
@@ -95,8 +107,8 @@ fn hosts() -> Vec<Host> {
                 "addr add 2001:db8:51::1/64 dev clients nodad",
                 "link set control up",
                 "addr add 192.0.2.1/24 dev control",
-                "route add 203.0.113.0/24 via 192.168.77.2",
-                "route add 2001:db8:113::/112 via fd00:77::2",
+                route,
+                route6,
             ],
             // Checksums and segments are made before the wire, as they are on a real one: a program at the balancer's
             // driver sees frames as they are.
@@ -111,6 +123,19 @@ fn hosts() -> Vec<Host> {
                 "link set eth0 up",
                 "addr add 192.168.77.2/24 dev eth0",
                 "addr add fd00:77::2/64 dev eth0 nodad",
+                "route add default via 192.168.77.1",
+                "route add default via fd00:77::1",
+            ],
+            ethtool: vec![],
+        },
+        Host {
+            name: "balancer2",
+            sysctls: with(&PASSES_ON),
+            ip: vec![
+                "link set lo up",
+                "link set eth0 up",
+                "addr add 192.168.77.3/24 dev eth0",
+                "addr add fd00:77::3/64 dev eth0 nodad",
                 "route add default via 192.168.77.1",
                 "route add default via fd00:77::1",
             ],
@@ -144,16 +169,16 @@ fn hosts() -> Vec<Host> {
 }
 
 /// Makes the lab's network in a cage that has none yet.
-pub fn up(cage: &Cage) -> Result<()> {
+pub fn up(cage: &Cage, balancers: Balancers) -> Result<()> {
     raise_inotify()?;
     // Settings come first: a card takes those of its host when it is made.
-    for Host { name, sysctls, .. } in hosts() {
+    for Host { name, sysctls, .. } in hosts(balancers) {
         shell::run(cage.command(None, "ip").args(["netns", "add", name]))?;
         shell::run(cage.command(Some(name), "sysctl").arg("-qw").args(&sysctls))
             .with_context(|| format!("settings of the host {name}"))?;
     }
     output_of(cage.command(None, "ip").args(["-batch", "-"]), WIRES)?;
-    for Host { name, ip, ethtool, .. } in hosts() {
+    for Host { name, ip, ethtool, .. } in hosts(balancers) {
         output_of(cage.command(None, "ip").args(["-n", name, "-batch", "-"]), &ip.join("\n"))
             .with_context(|| format!("addresses of the host {name}"))?;
         for arguments in &ethtool {
@@ -255,6 +280,7 @@ fn exists(cage: &Cage, namespace: &str) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balancers::{BALANCERS, SHARED};
 
     #[test]
     fn names_of_wires_fit_the_kernel() {
@@ -266,7 +292,7 @@ mod tests {
     #[test]
     fn every_setting_has_its_reason_in_the_reference() {
         let page = include_str!("../../../docs/reference/stand-ins.md");
-        for host in hosts() {
+        for host in hosts(Balancers::Two) {
             for setting in host.sysctls {
                 // One line speaks for all interfaces.
                 let key = setting.split('=').next().unwrap().replace(".default.", ".all.");
@@ -281,8 +307,36 @@ mod tests {
     }
 
     #[test]
+    fn balancers_have_the_addresses_that_they_are_known_by() {
+        let all = hosts(Balancers::Two);
+        let of = |name: &str| all.iter().find(|host| host.name == name).unwrap();
+        for balancer in &BALANCERS {
+            let [v4, v6] = balancer.addresses;
+            let ip = &of(balancer.host).ip;
+            let has = |line: &str| ip.contains(&line);
+            assert!(has(&format!("addr add {v4}/24 dev eth0")), "{v4} of {}", balancer.host);
+            assert!(has(&format!("addr add {v6}/64 dev eth0 nodad")), "{v6} of {}", balancer.host);
+            assert!(INFRASTRUCTURE.contains(&balancer.wire), "{}", balancer.wire);
+        }
+        for (balancers, to) in [(Balancers::One, BALANCERS[0].addresses), (Balancers::Two, SHARED)] {
+            let all = hosts(balancers);
+            let routed = |line: &&&str| line.starts_with("route add") && !line.contains("default");
+            let routes: Vec<_> = all
+                .iter()
+                .filter(|host| host.name == "router")
+                .flat_map(|host| host.ip.iter().filter(routed))
+                .collect();
+            assert!(
+                routes.iter().zip(to).all(|(route, to)| route.ends_with(&format!(" via {to}"))),
+                "{routes:?}"
+            );
+            assert_eq!(routes.len(), to.len());
+        }
+    }
+
+    #[test]
     fn every_host_is_wired_and_configured() {
-        for host in hosts() {
+        for host in hosts(Balancers::Two) {
             assert!(
                 WIRES.contains(&format!("netns {} ", host.name))
                     || WIRES.contains(&format!("netns {}\n", host.name))

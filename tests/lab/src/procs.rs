@@ -81,7 +81,7 @@ impl Process {
     /// Kills it and waits for its end.
     pub fn kill(&self) -> Result<()> {
         self.signal(Signal::SIGKILL);
-        if !self.wait_gone(Duration::from_secs(20)) {
+        if !self.wait_gone(Duration::from_secs(60)) {
             bail!("process {} is still there 20 s after SIGKILL", self.pid);
         }
         Ok(())

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use ake_lab::balancers::Balancers;
 use ake_lab::lab::Extent;
 use ake_lab::openstack::install::{Programs, sources};
 use ake_lab::{Dirs, Lab, shell, switch};
@@ -42,7 +43,7 @@ impl Ends {
     }
 
     fn eventually(&self, what: &str, so: impl Fn() -> bool) {
-        for _ in 0..120 {
+        for _ in 0..600 {
             if so() {
                 return;
             }
@@ -67,7 +68,8 @@ fn the_broker_does_what_services_expect() {
 
 #[test]
 fn an_openstack_with_stock_limits_and_what_stands_in_for_its_machines() {
-    let lab = Lab::start("test-openstack", Extent::Cloud, &mut |text| println!("{text}")).unwrap();
+    let lab =
+        Lab::start("test-openstack", Extent::Cloud, Balancers::Two, &mut |text| println!("{text}")).unwrap();
     let lab = Ends(lab);
     stock_limits(&lab);
     the_switch_is_told(&lab);

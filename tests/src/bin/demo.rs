@@ -65,7 +65,8 @@ fn keep_transcript(report: &Report) -> Result<()> {
         home => report.transcript().replace(&format!("{home}/"), "~/"),
     };
     let text = format!(
-        "# What `make demo` prints\n\nWritten by the command itself at its last whole run. The first column is the clock.\n\n```text\n{told}```\n"
+        "# What `make demo` prints\n\nWritten by the command itself at its last whole run. The first column is the clock. A thousand \
+         open connections through changes of nodes, balancers and Services are shown by `make e2e-flows`.\n\n```text\n{told}```\n"
     );
     std::fs::write(&path, text).with_context(|| path.display().to_string())
 }

@@ -1,10 +1,14 @@
 //! `ake-probe`: sends the traffic of the proofs, from whichever namespace it is started in, and prints what
-//! came of it as one line of JSON. Every loop is bounded in time and count.
+//! came of it as one line of JSON. Every loop is bounded in time and count, but a server's.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
-use scenarios::traffic;
+use scenarios::{
+    load,
+    many::{Many, Wish},
+    traffic,
+};
 
 #[derive(Parser)]
 #[command(about = "Sends the traffic of AKE's proofs and prints what came of it")]
@@ -55,6 +59,21 @@ enum Verb {
         #[arg(long)]
         until: Option<PathBuf>,
     },
+    /// Many connections that stay; what came of them, at each line on standard input
+    Many {
+        /// Address and port, and how many connections: 203.0.113.17:80=800
+        #[arg(required = true)]
+        targets: Vec<Wish>,
+        /// Path of the request
+        #[arg(long, default_value = "/hostname")]
+        path: String,
+        /// Seconds in which each is asked once
+        #[arg(long, default_value_t = 2)]
+        pace: u64,
+        /// Longest run, in seconds
+        #[arg(long, default_value_t = 900)]
+        seconds: u64,
+    },
     /// Connections one after the other, and who answered
     Spread {
         /// Address and port
@@ -87,6 +106,25 @@ enum Verb {
         /// Longest wait, in seconds
         #[arg(long, default_value_t = 60)]
         seconds: u64,
+    },
+    /// Small requests, each as soon as the one before is answered
+    Load {
+        /// Address and port
+        target: SocketAddr,
+        /// How many at a time
+        #[arg(long, default_value_t = 16)]
+        connections: usize,
+        /// Longest run
+        #[arg(long, default_value_t = 1000)]
+        milliseconds: u64,
+        /// Many requests over one connection, instead of one
+        #[arg(long)]
+        kept: bool,
+    },
+    /// Answers everything with 200
+    Serve {
+        /// Addresses and ports
+        addresses: Vec<SocketAddr>,
     },
     /// One datagram and its answer
     Udp {
@@ -122,6 +160,12 @@ fn main() -> anyhow::Result<()> {
             };
             serde_json::to_string(&seen)?
         }
+        Verb::Many { targets, path, pace, seconds } => {
+            let length = Duration::from_secs(seconds.min(1800));
+            let mut many = Many::open(&targets, &path, Duration::from_secs(pace.clamp(1, 60)))?;
+            many.run(length, std::io::stdin(), std::io::stdout())?;
+            return Ok(());
+        }
         Verb::Spread { target, path, count } => {
             serde_json::to_string(&traffic::spread(target, &path, count.min(100_000)))?
         }
@@ -134,6 +178,11 @@ fn main() -> anyhow::Result<()> {
                 Err(complaint) => anyhow::bail!("{target}: {complaint}"),
             }
         }
+        Verb::Load { target, connections, milliseconds, kept } => {
+            let length = Duration::from_millis(milliseconds.min(60_000));
+            serde_json::to_string(&load::load(target, connections.min(1000), length, kept)?)?
+        }
+        Verb::Serve { addresses } => return load::serve(&addresses),
         Verb::Udp { target, text } => match traffic::udp(target, &text) {
             Ok((answer, from)) => serde_json::json!({"answer": answer, "from": from}).to_string(),
             Err(complaint) => anyhow::bail!("{target}: {complaint}"),

@@ -47,7 +47,7 @@ pub fn metadata(cluster: &Cluster<'_>, report: &mut Report) -> Result<()> {
     let url = "http://169.254.169.254/openstack/latest/meta_data.json";
     let pods = cluster.pods("app=web")?;
     let (pod, node, _) = pods.first().context("a pod of app=web")?;
-    let own = cluster.exec(node, &format!("curl -sm5 {url}"))?;
+    let own = cluster.exec(node, &format!("curl -sm20 {url}"))?;
     let read: serde_json::Value = serde_json::from_str(&own).unwrap_or_default();
     let pod_gets = cluster.in_pod(pod, &format!("curl -sm3 -o /dev/null {url}; echo $?"))?;
     report.proof(

@@ -14,7 +14,7 @@ use crate::{
 
 /// Waits until a VIP answers a good request.
 pub fn reachable(cluster: &Cluster<'_>, vip: IpAddr) -> Result<()> {
-    wait_for(&format!("an answer from {vip}:80"), Duration::from_secs(30), || {
+    wait_for(&format!("an answer from {vip}:80"), Duration::from_secs(120), || {
         let seen: Spread = probe(cluster.lab, &["spread", &target(vip, 80), "--count", "1"])?;
         Ok((seen.lost == 0).then_some(()))
     })
@@ -45,16 +45,17 @@ pub fn answers_from_vip(cluster: &Cluster<'_>, vip: IpAddr, report: &mut Report)
     Ok(())
 }
 
-/// The balancer's port carries requests and no answer.
+/// The balancers' ports carry requests and no answer.
 pub fn past_the_balancer(cluster: &Cluster<'_>, vip: IpAddr, report: &mut Report) -> Result<()> {
-    let port = "iifname \"p-balancer\"";
+    let ports = "{ \"p-balancer\", \"p-balancer2\" }";
+    let port = format!("iifname {ports}");
     let counters = Counters::start(
         cluster.lab,
         "balancer",
         &[
             &format!("{port} ip daddr {vip}"),
             &format!("{port} ip saddr {vip}"),
-            &format!("iifname != \"p-balancer\" ip saddr {vip}"),
+            &format!("iifname != {ports} ip saddr {vip}"),
         ],
     )?;
     let _: Spread = probe(cluster.lab, &["spread", &target(vip, 80), "--count", "100"])?;
@@ -149,12 +150,12 @@ pub fn ending_worker(
         let begun = cluster.exec(server, "cut -d' ' -f22 /proc/1/stat")?;
         // The machine is gone before it can answer.
         cluster.lab.exec(server, &["systemctl", "reboot", "-ff"])?;
-        wait_for(&format!("{server} to come back"), Duration::from_secs(120), || {
+        wait_for(&format!("{server} to come back"), Duration::from_secs(400), || {
             let now = cluster.exec(server, "cut -d' ' -f22 /proc/1/stat")?;
             Ok((now != begun).then_some(()))
         })?;
         // Its kube-proxy speaks for its pod before the pod runs again; the loop goes on until it does.
-        wait_for(&format!("the pod on {server} to answer again"), Duration::from_secs(120), || {
+        wait_for(&format!("the pod on {server} to answer again"), Duration::from_secs(400), || {
             let members = shares(cluster, "web-local")?;
             let taken = members.get(server).is_some_and(|(slots, ..)| *slots > 0);
             let pods = cluster.get(&[
@@ -192,20 +193,29 @@ fn under_load(
     let seen = running.end()?;
     done?;
     let calm: Spread = probe(cluster.lab, &["spread", &target(vip, 80), "--count", "100"])?;
-    let met: Vec<String> = seen.complaints.iter().map(|(what, count)| format!("{count} {what}")).collect();
     report.proof(
         claim,
         format!(
-            "{} of {} requests lost{}, {:.1} s until none fails, then {} of 100 lost",
+            "{} of {} requests lost{}, {:.1} s until none fails, then {} of 100 lost{}",
             seen.lost,
             seen.sent,
-            if met.is_empty() { String::new() } else { format!(" ({})", met.join(", ")) },
+            met(&seen.complaints),
             seen.seconds_of_loss(),
-            calm.lost
+            calm.lost,
+            met(&calm.complaints)
         ),
         calm.lost == 0 && seen.sent > seen.lost,
     );
     Ok(())
+}
+
+/// What failed requests met, in brackets; nothing where none failed.
+fn met(complaints: &std::collections::BTreeMap<String, u32>) -> String {
+    if complaints.is_empty() {
+        return String::new();
+    }
+    let met: Vec<String> = complaints.iter().map(|(what, count)| format!("{count} {what}")).collect();
+    format!(" ({})", met.join(", "))
 }
 
 /// So many seconds without a failed request end an episode.

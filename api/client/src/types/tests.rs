@@ -4,6 +4,7 @@ use super::*;
 fn a_batch_reads_back_as_it_was_written() {
     let batch = Batch {
         lease_transitions: 3,
+        kubernetes: Some(KubernetesId::from_u128(7)),
         if_match: Some("\"7\"".into()),
         writes: vec![
             Write::PutAddress { name: "a".into(), request: AddressRequest::default() },

@@ -2,16 +2,8 @@ use super::*;
 
 fn record(name: &str) -> ClusterRecord {
     ClusterRecord {
-        id: ClusterId::from_u128(7),
-        name: name.into(),
-        project: "p".into(),
-        network: "n".into(),
-        pod_range: "10.240.0.0/16".parse().unwrap(),
         pod_range_v6: Some("fd00:240::/56".parse().unwrap()),
-        blocks: vec![],
-        deleting: false,
-        revision: 1,
-        lease_transitions: 0,
+        ..ClusterRecord::new(ClusterId::from_u128(7), [name, "p", "n"], "10.240.0.0/16".parse().unwrap())
     }
 }
 

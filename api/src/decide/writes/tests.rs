@@ -7,16 +7,8 @@ const PORT: &str = "11111111-1111-1111-1111-111111111111";
 
 fn cluster() -> ClusterRecord {
     ClusterRecord {
-        id: ClusterId::from_u128(1),
-        name: "demo".into(),
-        project: "p".into(),
-        network: "n".into(),
-        pod_range: "10.240.0.0/16".parse().unwrap(),
-        pod_range_v6: None,
         blocks: vec!["203.0.113.16/30".parse().unwrap()],
-        deleting: false,
-        revision: 1,
-        lease_transitions: 0,
+        ..ClusterRecord::new(ClusterId::from_u128(1), ["demo", "p", "n"], "10.240.0.0/16".parse().unwrap())
     }
 }
 
@@ -262,4 +254,35 @@ fn a_checked_address_goes_with_its_pool_or_is_replaced() {
     for batch in [[gone.clone(), put_address("svc")], [gone, Write::DeletePool { name: "local".into() }]] {
         assert!(apply(&cluster(), &base, &facts(), &batch).is_ok());
     }
+}
+
+#[test]
+fn what_is_let_go_in_a_batch_is_free_in_it() {
+    let on = |name: &str, address: &str, port: u16| Write::PutLoadBalancer {
+        name: name.into(),
+        request: LoadBalancerRequest {
+            address: address.into(),
+            listeners: vec![Listener { protocol: Protocol::Tcp, port, pool: "masters".into() }],
+            source_ranges: vec![],
+            affinity: Affinity::None,
+        },
+    };
+    let first = [put_address("a"), put_pool("masters"), on("one", "a", 80), on("two", "a", 81)];
+    let wanted = apply(&cluster(), &Wanted::default(), &facts(), &first).unwrap();
+    let refused = |writes: &[Write]| match apply(&cluster(), &wanted, &facts(), writes) {
+        Err(Stop::Refused(refusal)) => refusal.message,
+        other => panic!("{other:?}"),
+    };
+    // Ports pass from one to the other once they are free, and not before.
+    assert!(refused(&[on("two", "a", 80)]).contains("load balancer one has it already"));
+    let passed = [on("one", "a", 82), on("two", "a", 80), on("one", "a", 81)];
+    let next = apply(&cluster(), &wanted, &facts(), &passed).unwrap();
+    let ports: Vec<u16> = next.load_balancers.values().map(|balancer| balancer.listeners[0].port).collect();
+    assert_eq!(ports, [81, 80]);
+    let gone = Write::DeleteLoadBalancer { name: "one".into() };
+    let last = Write::DeleteLoadBalancer { name: "two".into() };
+    let address = Write::DeleteAddress { name: "a".into() };
+    assert!(refused(&[gone.clone(), address.clone()]).contains("load balancer two uses it"));
+    let next = apply(&cluster(), &wanted, &facts(), &[gone, last, address, put_address("b")]).unwrap();
+    assert_eq!(next.addresses["b"], wanted.addresses["a"]);
 }

@@ -1,3 +1,5 @@
+mod fuzz;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ake_api_client::{
@@ -14,16 +16,8 @@ use crate::decide::{
 
 fn cluster() -> ClusterRecord {
     ClusterRecord {
-        id: ClusterId::from_u128(1),
-        name: "demo".into(),
-        project: "p".into(),
-        network: "n".into(),
-        pod_range: "10.240.0.0/16".parse().unwrap(),
-        pod_range_v6: None,
         blocks: vec!["203.0.113.16/30".parse().unwrap(), "2001:db8:113::10/126".parse().unwrap()],
-        deleting: false,
-        revision: 1,
-        lease_transitions: 0,
+        ..ClusterRecord::new(ClusterId::from_u128(1), ["demo", "p", "n"], "10.240.0.0/16".parse().unwrap())
     }
 }
 
@@ -79,7 +73,7 @@ fn write() -> impl Strategy<Value = Write> {
     prop_oneof![
         (name(), family, wish).prop_map(|(name, family, address)| Write::PutAddress {
             name,
-            request: AddressRequest { address, family, adopt: None }
+            request: AddressRequest { address, family, ..AddressRequest::default() }
         }),
         name().prop_map(|name| Write::DeleteAddress { name }),
         (name(), members, checks).prop_map(|(name, members, checks)| Write::PutPool {

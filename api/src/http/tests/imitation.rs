@@ -1,9 +1,9 @@
-//! An imitation of Keystone and Neutron, and a balancer in memory: as much as the tests of the API's surface
+//! An imitation of Keystone, Neutron and a Cinder without volumes, and a balancer in memory: as much as the tests of the API's surface
 //! need. The real ones are met in the lab.
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 use std::time::Duration;
 
@@ -21,12 +21,20 @@ use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::any};
 pub(super) struct Neutron {
     pub(super) ports: Mutex<Vec<Value>>,
     pub(super) writes: Mutex<Vec<String>>,
+    /// How often it was asked for ports.
+    pub(super) reads: AtomicUsize,
     /// It answers, and shows no ports.
     pub(super) blind: AtomicBool,
+    /// It does not answer.
+    pub(super) away: AtomicBool,
+    /// Whoever makes a port waits.
+    pub(super) slow: AtomicBool,
+    /// Somebody waits.
+    pub(super) waits: AtomicBool,
 }
 
 /// Keystone knows tokens by their text: `user:project:role`, and more behind further colons: `cred=ID`,
-/// `rules`, `trust`.
+/// `rules`, `trust`. An application credential's id is the text of the token that it gets.
 pub(super) async fn cloud() -> (MockServer, Arc<Neutron>) {
     let server = MockServer::start().await;
     let neutron = Arc::new(Neutron::default());
@@ -40,10 +48,27 @@ pub(super) async fn cloud() -> (MockServer, Arc<Neutron>) {
 
 fn answer(uri: &str, neutron: &Neutron, request: &Request) -> ResponseTemplate {
     let path = request.url.path();
+    if path.starts_with("/v2.0/") && neutron.away.load(Ordering::SeqCst) {
+        return ResponseTemplate::new(500);
+    }
+    while request.method.as_str() == "POST" && path == "/v2.0/ports" && neutron.slow.load(Ordering::SeqCst) {
+        neutron.waits.store(true, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(10));
+    }
     match (request.method.as_str(), path) {
-        ("POST", "/v3/auth/tokens") => ResponseTemplate::new(201)
-            .insert_header("X-Subject-Token", "ake:service:service")
-            .set_body_json(described(uri, "ake:service:service")),
+        ("POST", "/v3/auth/tokens") => {
+            let body = serde_json::from_slice::<Value>(&request.body).unwrap_or_default();
+            let credential = body["auth"]["identity"]["application_credential"]["id"].as_str();
+            let token = credential.unwrap_or("ake:service:service");
+            ResponseTemplate::new(201)
+                .insert_header("X-Subject-Token", token)
+                .set_body_json(described(uri, token))
+        }
+        ("GET", "/v3/auth/catalog") => {
+            let token = described(uri, &header(request, "x-auth-token"))["token"].take();
+            ResponseTemplate::new(200).set_body_json(json!({"catalog": token["catalog"]}))
+        }
+        ("GET", "/volumes/detail") => ResponseTemplate::new(200).set_body_json(json!({"volumes": []})),
         ("GET", "/v3/auth/tokens") => {
             let token = header(request, "x-subject-token");
             if header(request, "openstack-identity-access-rules") != "1.0" || !token.contains(':') {
@@ -103,7 +128,9 @@ impl Neutron {
     fn ports(&self, request: &Request, id: &str) -> ResponseTemplate {
         let mut ports = self.ports.lock().unwrap();
         let method = request.method.as_str();
-        if method != "GET" {
+        if method == "GET" {
+            self.reads.fetch_add(1, Ordering::SeqCst);
+        } else {
             self.writes.lock().unwrap().push(format!("{method} {id}"));
         }
         let place = ports.iter().position(|port| port["id"] == id);
@@ -137,7 +164,9 @@ impl Neutron {
                     return ResponseTemplate::new(412);
                 }
                 let change = serde_json::from_slice::<Value>(&request.body).unwrap()["port"].take();
-                port["allowed_address_pairs"] = change["allowed_address_pairs"].clone();
+                for (key, value) in change.as_object().unwrap() {
+                    port[key.as_str()] = value.clone();
+                }
                 port["revision_number"] = json!(revision + 1);
                 ResponseTemplate::new(200).set_body_json(json!({"port": port}))
             }
@@ -176,6 +205,20 @@ impl Neutron {
         self.writes.lock().unwrap().len()
     }
 
+    /// Addresses of ports that keep what was retained, each as project, port's name and address.
+    pub(super) fn retained(&self) -> Vec<(String, String, String)> {
+        let ports = self.ports.lock().unwrap();
+        let of = |port: &Value| {
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            let ips = port["fixed_ips"].as_array().unwrap().clone();
+            let (project, name) = (text(&port["device_id"]), text(&port["name"]));
+            ips.into_iter()
+                .map(move |ip| (project.clone(), name.clone(), text(&ip["ip_address"])))
+                .collect::<Vec<_>>()
+        };
+        ports.iter().filter(|port| port["device_owner"] == "ake:vip-retained").flat_map(of).collect()
+    }
+
     /// Ports that reserve VIP blocks.
     pub(super) fn reserved(&self) -> usize {
         self.ports.lock().unwrap().iter().filter(|port| port["device_owner"] == "ake:vip-block").count()
@@ -196,7 +239,8 @@ fn described(uri: &str, token: &str) -> Value {
         "roles": [{"id": "r", "name": role}],
         "methods": ["password"],
         "issued_at": "2026-01-01T00:00:00.000000Z", "expires_at": "2999-01-01T00:00:00.000000Z",
-        "catalog": [{"type": "network", "name": "neutron", "id": "1", "endpoints": endpoint("1", uri.to_owned())}],
+        "catalog": [{"type": "network", "name": "neutron", "id": "1", "endpoints": endpoint("1", uri.to_owned())},
+            {"type": "block-storage", "name": "cinder", "id": "2", "endpoints": endpoint("2", uri.to_owned())}],
     });
     if project.is_empty() {
         info["project"] = Value::Null;

@@ -108,18 +108,7 @@ async fn a_lost_database_does_not_empty_the_balancer() {
 async fn a_registration_that_broke_off_is_completed_with_the_port_that_was_made() {
     let house = House::new().await;
     let id = DEMO.parse().unwrap();
-    let record = ClusterRecord {
-        id,
-        name: "demo".into(),
-        project: "demo".into(),
-        network: "net-1".into(),
-        pod_range: "10.240.0.0/16".parse().unwrap(),
-        pod_range_v6: None,
-        blocks: vec![],
-        deleting: false,
-        revision: 1,
-        lease_transitions: 0,
-    };
+    let record = ClusterRecord::new(id, ["demo", "demo", "net-1"], "10.240.0.0/16".parse().unwrap());
     let new =
         NewBlock { cluster: id, network: "vips-1".into(), subnet: "sub-4".into(), origin: Origin::Neutron };
     let (range, wish) = (record.pod_range, "203.0.113.16/28".parse().unwrap());

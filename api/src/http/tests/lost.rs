@@ -87,6 +87,34 @@ async fn all_that_serves_is_found_again_and_nothing_is_written() {
 }
 
 #[tokio::test]
+async fn retained_addresses_are_found_again_whether_or_not_they_are_adopted() {
+    let house = furnished().await;
+    let other = "/v1/clusters/22222222-2222-2222-2222-222222222222";
+    assert_eq!(house.put(other, registration()).await.status, 200);
+    for name in ["one", "two"] {
+        let said = house.put(&format!("{other}/addresses/{name}"), json!({"retain": true})).await;
+        assert_eq!(said.status, 200, "{}", said.body);
+    }
+    assert_eq!(house.delete(other).await.status, 204);
+    let adopt = json!({"adopt": "203.0.113.48"});
+    assert_eq!(house.put(&cluster("/addresses/svc-3"), adopt).await.body["address"], "203.0.113.48");
+    let lb = json!({"address": "svc-3", "listeners": [{"protocol": "TCP", "port": 80, "pool": "nodes"}]});
+    assert_eq!(house.put(&cluster("/load-balancers/svc-3"), lb).await.status, 200);
+    let anew = empty(&house).await;
+    let said = run(&house, &anew).await.unwrap();
+    assert!(said.contains("address 203.0.113.49 is retained by project demo"), "{said}");
+    assert_eq!(anew.retained(None).await.unwrap(), house.service.store.retained(None).await.unwrap());
+    let origins = |blocks: Vec<crate::store::BlockRecord>| {
+        blocks
+            .into_iter()
+            .map(|block| (block.block, block.port, block.origin))
+            .collect::<std::collections::HashSet<_>>()
+    };
+    let before = origins(house.service.store.blocks(None).await.unwrap());
+    assert_eq!(origins(anew.blocks(None).await.unwrap()), before);
+}
+
+#[tokio::test]
 async fn without_descriptions_the_nodes_tell_or_the_operator_is_asked() {
     let house = furnished().await;
     for port in house.neutron.ports.lock().unwrap().iter_mut() {

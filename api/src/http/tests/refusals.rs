@@ -162,6 +162,31 @@ async fn an_exhausted_range_is_explained_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_subnet_that_neutron_does_not_know_is_named_and_leaves_nothing() {
+    for (from, to, words) in [
+        ("subnet = \"ake-vips-v4\"", "subnet = \"nowhere\"", "subnet = nowhere: Neutron knows none"),
+        // one of the other family that is not there gives back what was reserved for the first
+        ("subnet = \"ake-vips-v6\"", "subnet = \"nowhere-v6\"", "subnet = nowhere-v6: Neutron knows none"),
+        ("network = \"ake-vips\"", "network = \"gone\"", "network = gone: Neutron knows none"),
+    ] {
+        let house = House::with(|text| {
+            assert!(text.contains(from), "{from}");
+            text.replacen(from, to, 1)
+        })
+        .await;
+        let said = house.put(&cluster(""), registration()).await;
+        assert_eq!(
+            (said.status, &said.body["code"]),
+            (StatusCode::SERVICE_UNAVAILABLE, &json!("unavailable"))
+        );
+        let said = message(&said);
+        assert!(said.contains(words) && said.contains("the operator's configuration of ake-api"), "{said}");
+        assert_eq!(house.get(&cluster("")).await.status, 404, "{to}");
+        assert_eq!((house.neutron.reserved(), house.neutron.retained().len()), (0, 0), "{to}");
+    }
+}
+
+#[tokio::test]
 async fn a_full_block_is_followed_by_another_and_ports_get_its_pair() {
     let house = House::registered().await;
     house

@@ -8,15 +8,23 @@ use super::{DEMO, House, OTHER, PORT, Said, TOKEN, cluster, described::operation
 
 /// A request of each operation on a cluster's objects that an owner would be granted.
 fn requests(id: &str) -> Vec<(Method, String, Value)> {
-    let guarded = operations().filter(|(_, path, _)| path.starts_with("/v1/clusters/"));
+    // of those that name no cluster, every one has its own test
+    let (guarded, rest): (Vec<_>, Vec<_>) = operations()
+        .filter(|(_, _, operation)| operation["security"] != json!([]))
+        .partition(|(_, path, _)| path.starts_with("/v1/clusters/"));
+    let rest: Vec<_> = rest.into_iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+    let known = ["GET /v1/addresses", "DELETE /v1/addresses/{address}", "GET /v1/clusters", "GET /v1/quota"];
+    assert_eq!(rest, known, "a new operation needs a test of its own with two tenants");
     let mut requests: Vec<_> = guarded
+        .into_iter()
         .map(|(method, template, _)| {
             let body = match (method.as_str(), template.trim_start_matches("/v1/clusters/{cluster}")) {
                 ("GET" | "DELETE", _) => Value::Null,
                 ("PUT", "") => registration(),
                 ("POST", "/deleting") => json!({}),
-                ("POST", "/batch") => json!({"lease_transitions": 9, "writes": [
+                ("POST", "/batch") => json!({"lease_transitions": 9, "kubernetes": OTHER, "writes": [
                     {"write": "put-address", "name": "batched", "request": {}}]}),
+                ("PUT", "/kubernetes") => json!({"uid": OTHER}),
                 ("PUT", "/bundles/{role}") => json!({"claim": "b".repeat(43), "ciphertext": "c2VhbGVk"}),
                 ("PUT", "/addresses/{name}") => json!({}),
                 ("PUT", "/pools/{name}") => json!({"members": {"m0": {"address": "192.168.77.20"}}}),
@@ -81,6 +89,9 @@ async fn another_project_meets_nothing_whatever_it_tries() {
         },
     )
     .await;
+    let quota = house.say("eve:evil:admin", Method::GET, "/v1/quota", Value::Null).await.body;
+    assert_eq!((&quota["project"], &quota["quotas"]["clusters"]["used"]), (&json!("evil"), &json!(1)));
+    assert_eq!(quota["quotas"]["members"]["used"], 0, "{quota}");
     let list = house.say("eve:evil:admin", Method::GET, "/v1/clusters", Value::Null).await;
     assert_eq!(list.body.as_array().unwrap().len(), 1);
     assert_eq!(list.body[0]["id"], OTHER);

@@ -19,7 +19,7 @@ mariadb-install-db --no-defaults --user=root --datadir="$folder/data" --skip-tes
 mariadbd --no-defaults --user=root --datadir="$folder/data" --socket="$folder/socket" --bind-address=127.0.0.1 \
     --port="$1" --innodb-buffer-pool-size=32M --innodb-flush-log-at-trx-commit=0 >>"$folder/log" 2>&1 &
 server=$!
-for _ in $(seq 300); do
+for _ in $(seq 3000); do
     mariadb-admin --no-defaults --socket="$folder/socket" ping >/dev/null 2>&1 && break
     kill -0 "$server" || { cat "$folder/log" >&2; exit 1; }
     sleep 0.1

@@ -7,10 +7,15 @@ use ipnetwork::IpNetwork;
 use super::*;
 use crate::decide::{
     blocks::{VipRange, next_block},
+    quota::{Quota, Quotas, Resource, Usage},
     ranges::{Span, pod_range},
 };
 
-on_both!(writers_that_choose_at_once_choose_differently, changes_at_once_are_kept_once_each);
+on_both!(
+    writers_that_choose_at_once_choose_differently,
+    changes_at_once_are_kept_once_each,
+    the_last_of_a_quota_is_taken_once,
+);
 
 /// Instances of the service are connections of their own; so are these.
 async fn stores(house: &House, count: usize) -> Vec<Store> {
@@ -88,6 +93,49 @@ async fn changes_at_once_are_kept_once_each(house: House) {
     let loaded = stores[0].load(cluster.id).await.unwrap().unwrap();
     let distinct: BTreeSet<_> = loaded.wanted.addresses.values().collect();
     assert_eq!((loaded.wanted.addresses.len(), distinct.len(), loaded.record.revision), (20, 20, 21));
+}
+
+/// Instances that each write for a cluster of the project, as fast as they can, come to the quota together, not beyond.
+async fn the_last_of_a_quota_is_taken_once(house: House) {
+    const WRITERS: u8 = 6;
+    let general = Quota { addresses: Some(20), clusters: Some(i64::from(WRITERS)), ..Quota::default() };
+    let quotas = Quotas { general, ..Quotas::default() };
+    let stores = stores(&house, usize::from(WRITERS)).await;
+    let stores: Vec<Store> = stores.into_iter().map(|store| store.with_quotas(quotas.clone())).collect();
+    let work = stores.iter().zip(0..WRITERS).map(async |(store, writer)| {
+        let cluster = record(u128::from(writer) + 1, &format!("10.{writer}.0.0/16"));
+        register(store, &cluster).await.unwrap();
+        let mut kept = 0_u64;
+        for n in 0..10_u8 {
+            let loaded = store.load(cluster.id).await.unwrap().unwrap();
+            let mut wanted = loaded.wanted.clone();
+            wanted.addresses.insert(format!("a-{n}"), [203, 0, writer, n].into());
+            match store.save(&loaded, Change { wanted: Some(&wanted), ..Change::default() }).await {
+                Ok(changed) => kept += u64::from(changed),
+                Err(StoreError::Quota(refusal)) => assert!(refusal.message.contains("20 of 20"), "{refusal}"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        kept
+    });
+    let kept: u64 = futures::future::join_all(work).await.into_iter().sum();
+    let one_more = record(99, "10.99.0.0/16");
+    let refused = stores[0].register(&one_more, |_| Ok((one_more.pod_range, None))).await;
+    assert!(matches!(refused, Err(StoreError::Quota(_))), "{refused:?}");
+    assert!(stores[0].load(one_more.id).await.unwrap().is_none());
+    let usage = stores[0].usage("p").await.unwrap();
+    assert_eq!(
+        (kept, usage.get(Resource::Addresses), usage.get(Resource::Clusters)),
+        (20, 20, u64::from(WRITERS))
+    );
+    assert_eq!(stores[0].usages().await.unwrap()["p"], usage);
+    // what is counted beside them is what there is
+    let (_, all) = stores[0].load_all().await.unwrap();
+    assert_eq!(all.iter().map(|loaded| Usage::of(&loaded.wanted)).sum::<Usage>(), usage);
+    for loaded in &all {
+        stores[0].forget(loaded.record.id).await.unwrap();
+    }
+    assert_eq!(stores[0].usage("p").await.unwrap(), Usage::default());
 }
 
 /// Two transactions that want each other's row: MariaDB undoes one, and it is made again.

@@ -68,6 +68,43 @@ fn a_node_comes_to_what_is_wanted_and_stays_without_a_write() {
 }
 
 #[test]
+fn an_agent_that_dies_between_two_steps_is_followed_by_one_that_ends_the_work() {
+    // In a new namespace for each step more that the first one lives to take.
+    for lived in 0.. {
+        let (tell, told) = std::sync::mpsc::channel();
+        in_namespace(move || async move { tell.send(end_the_work_of_one_that_took(lived).await).unwrap() });
+        if told.recv().unwrap() <= lived {
+            break;
+        }
+    }
+}
+
+/// How many steps there were.
+async fn end_the_work_of_one_that_took(lived: usize) -> usize {
+    run("ip route add 10.240.7.0/24 via 192.168.77.9 proto 107");
+    let cni = tempfile::tempdir().unwrap();
+    let config = NodeConfig::parse(&sample("worker").to_string()).unwrap();
+    let options = options(cni.path());
+    let nodes = nodes();
+    let mut first = keeper(&config, &options);
+    let seen = observe::observe(&first.netlink, &first.guard, cni.path(), &config).await.unwrap();
+    let wanted = plan::Wanted::new(&config, own_address(&config, &seen), Some(&nodes));
+    let all = plan::plan(&wanted, &seen).steps;
+    assert!(all.len() >= 4, "a guard, a route that comes and one that goes, and CNI: {all:?}");
+    for step in all.iter().take(lived) {
+        apply::apply(step, &first.netlink, &mut first.guard, cni.path()).await.unwrap();
+    }
+    drop(first);
+
+    let mut second = keeper(&config, &options);
+    assert_eq!(steps(&second, &nodes).await.len(), all.len() - lived, "{lived} of {all:?}");
+    assert!(second.converge(Some(&nodes)).await.unwrap());
+    assert_eq!(steps(&second, &nodes).await, Vec::<String>::new(), "after {lived} of {all:?}");
+    assert_eq!(run("ip route show proto 107").trim(), "10.240.1.0/24 via 192.168.77.31 dev eth0");
+    all.len()
+}
+
+#[test]
 fn a_node_of_two_families_has_routes_of_both() {
     in_namespace(|| async {
         run("ip address add fd00:77::30/64 dev eth0 nodad; ip route add default via fd00:77::1");

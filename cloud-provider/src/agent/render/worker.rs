@@ -73,11 +73,13 @@ fn any(config: &NodeConfig) -> IpAddr {
 }
 
 /// Members are checked at /healthz, from outside the machine. The limits of connection tracking are the kernel's own:
-/// they are one for the whole machine, not kube-proxy's to set.
+/// they are one for the whole machine, not kube-proxy's to set. A Service's address follows its making within a second:
+/// at the default of one write a second it would wait for that second to end.
 fn kube_proxy(config: &NodeConfig) -> String {
     pretty(&json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
         "mode": "nftables",
+        "nftables": {"minSyncPeriod": "100ms"},
         "clusterCIDR": listed(&config.pod_ranges),
         "hostnameOverride": config.name,
         "nodePortAddresses": ["primary"],
@@ -112,6 +114,7 @@ mod tests {
                 "KUBELET_ARGS=--cloud-provider=external --hostname-override=demo-worker-0 --node-ip=192.168.77.30\n",
             ),
             ("/etc/kubernetes/kube-proxy.yaml", 0o644, "\"clusterCIDR\": \"10.240.0.0/16\""),
+            ("/etc/kubernetes/kube-proxy.yaml", 0o644, "\"minSyncPeriod\": \"100ms\""),
             ("/etc/kubernetes/kubelet.yaml", 0o644, "\"10.96.0.10\""),
         ] {
             let file = files.iter().find(|file| file.path == path).unwrap();

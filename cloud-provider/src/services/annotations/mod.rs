@@ -19,6 +19,12 @@ pub use tables::*;
 /// How long a node that leaves keeps its flows where nobody says it, in seconds.
 pub const DRAIN_SECONDS: u32 = 30;
 
+/// What [`RETAIN`] may be.
+pub(super) const RETAIN_WORDS: &str = "true, false or project";
+
+/// What is expected of [`RETAIN`] and [`KEEP_FLOATING_IP`] beside [`SHARE`].
+pub(super) const NOT_BOTH: &str = "false, or none, together with ake.dev/share: a shared VIP is nobody's to keep, it goes with the last of its Services";
+
 /// The longest that a Service can ask for, in seconds.
 const LONGEST_DRAIN: u32 = 3600;
 
@@ -75,6 +81,18 @@ pub enum HealthCheck {
     None,
 }
 
+/// How long a Service's VIPs are its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Retain {
+    /// Until it goes.
+    #[default]
+    No,
+    /// They stay reserved for its name, until the cluster goes.
+    Cluster,
+    /// The same, and they stay the project's when the cluster goes.
+    Project,
+}
+
 /// What a Service asks for, read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wishes {
@@ -86,8 +104,10 @@ pub struct Wishes {
     pub share: Option<String>,
     /// Namespaces that it shares VIPs with; `*` for all.
     pub share_with: BTreeSet<String>,
-    /// Whether its VIPs stay when it goes.
-    pub retain: bool,
+    /// What its VIPs shall be that was there before, by family: a retained address, or a port's id.
+    pub adopt: BTreeMap<Family, String>,
+    /// What stays of its VIPs when it goes.
+    pub retain: Retain,
     /// How long a node that leaves keeps its flows, in seconds.
     pub drain_seconds: u32,
     /// What is asked of a node; none if it did not say.
@@ -106,10 +126,11 @@ pub fn read(service: &ServiceView) -> (Wishes, Vec<Finding>) {
     let mut reader = Reader { service, findings: Vec::new() };
     let wishes = Wishes {
         addresses: reader.addresses(),
+        adopt: reader.adopt(),
         ranges: reader.ranges(RANGE),
         share: reader.share(),
         share_with: reader.list(SHARE_WITH).into_iter().map(ToOwned::to_owned).collect(),
-        retain: reader.boolean(RETAIN).or(reader.boolean(KEEP_FLOATING_IP)).unwrap_or(false),
+        retain: reader.retain(),
         drain_seconds: reader.drain_seconds(),
         health_check: reader.health_check(),
         source_ranges: reader.source_ranges(),
@@ -117,6 +138,7 @@ pub fn read(service: &ServiceView) -> (Wishes, Vec<Finding>) {
         client_affinity: service.client_affinity | reader.is_by_source(),
     };
     reader.refuse_what_cannot_be();
+    reader.refuse_two_addresses(&wishes);
     reader.tell_what_has_no_effect();
     (wishes, reader.findings)
 }
@@ -171,6 +193,71 @@ impl<'a> Reader<'a> {
             }
         }
         addresses
+    }
+
+    fn adopt(&mut self) -> BTreeMap<Family, String> {
+        let mut adopt = BTreeMap::new();
+        let (certain, ports): (Vec<&str>, Vec<&str>) =
+            self.list(ADOPT).into_iter().partition(|value| value.parse::<IpAddr>().is_ok());
+        for value in certain {
+            let family = if value.contains(':') { Family::V6 } else { Family::V4 };
+            if adopt.insert(family, value.to_owned()).is_some() {
+                self.refuse(field(ADOPT), value, "at most one address of each family");
+            }
+        }
+        for value in ports {
+            let free: Vec<Family> =
+                self.service.families.iter().copied().filter(|f| !adopt.contains_key(f)).collect();
+            if value.parse::<uuid::Uuid>().is_err() {
+                self.refuse(
+                    field(ADOPT),
+                    value,
+                    "an IP address that the project has retained, or the id of a port",
+                );
+            } else if free.is_empty() {
+                self.refuse(
+                    field(ADOPT),
+                    value,
+                    "at most one address of each family of the Service, or one port for those without",
+                );
+            }
+            adopt.extend(free.into_iter().map(|family| (family, value.to_owned())));
+        }
+        adopt
+    }
+
+    /// A port is not looked at here: only Neutron knows its addresses.
+    fn refuse_two_addresses(&mut self, wishes: &Wishes) {
+        for (family, adopted) in &wishes.adopt {
+            let Some(wished) = wishes.addresses.get(family) else { continue };
+            if adopted.parse::<IpAddr>().is_ok_and(|adopted| adopted != *wished) {
+                let expected = format!(
+                    "{wished}, which spec.loadBalancerIP or {ADDRESS} asks for, or one of the two alone"
+                );
+                self.refuse(field(ADOPT), adopted, &expected);
+            }
+        }
+    }
+
+    fn retain(&mut self) -> Retain {
+        let kept = self.boolean(KEEP_FLOATING_IP).map(|kept| if kept { Retain::Cluster } else { Retain::No });
+        let value = self.annotation(RETAIN).unwrap_or_default();
+        let said = match value.to_ascii_lowercase().as_str() {
+            "" => None,
+            "true" => Some(Retain::Cluster),
+            "project" => Some(Retain::Project),
+            "false" => Some(Retain::No),
+            _ => {
+                self.refuse(field(RETAIN), value, RETAIN_WORDS);
+                None
+            }
+        };
+        let retain = said.or(kept).unwrap_or_default();
+        if retain != Retain::No && self.annotation(SHARE).is_some() {
+            let name = if said.is_some() { RETAIN } else { KEEP_FLOATING_IP };
+            self.refuse(field(name), self.annotation(name).unwrap_or_default(), NOT_BOTH);
+        }
+        retain
     }
 
     fn ranges(&mut self, name: &str) -> Vec<IpNetwork> {

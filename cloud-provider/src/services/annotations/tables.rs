@@ -14,6 +14,8 @@ pub const RANGE: &str = "ake.dev/range";
 pub const SHARE: &str = "ake.dev/share";
 /// Namespaces that a VIP is shared with.
 pub const SHARE_WITH: &str = "ake.dev/share-with";
+/// Gives the Service an address that was there before.
+pub const ADOPT: &str = "ake.dev/adopt-address";
 /// Keeps the VIP when the Service goes.
 pub const RETAIN: &str = "ake.dev/retain-address";
 /// How long a node that leaves keeps its flows.
@@ -60,6 +62,14 @@ pub(in crate::services) const HONOURED: &[Honoured] = &[
         meaning: "A VIP of one of these ranges, as far as they are in the cluster's blocks.",
     },
     Honoured {
+        name: ADOPT,
+        kind: "IP addresses, at most one of each family, and the id of one Neutron port, separated by commas",
+        default: "none",
+        meaning: "The VIP is an address that the project has retained, given as it is, or that of a port of the project on the VIP \
+                  network that nothing else uses, given by its id: it has an address of each family of the Service for which none is \
+                  given. It stays the project's when the Service goes, for another Service or cluster to adopt.",
+    },
+    Honoured {
         name: SHARE,
         kind: "a key of at most 63 characters",
         default: "a VIP of its own",
@@ -76,10 +86,12 @@ pub(in crate::services) const HONOURED: &[Honoured] = &[
     },
     Honoured {
         name: RETAIN,
-        kind: "true or false",
+        kind: "true, false or `project`",
         default: "false",
         meaning: "The VIP stays reserved for the Service's name when the Service goes, and the next one of that name gets it. It is \
-                  given back by a Service of that name without this, or with the cluster.",
+                  given back by a Service of that name without this, or with the cluster; with `project` it outlives the cluster, \
+                  and another cluster of the project can adopt it. An Event says so when the Service goes, and \
+                  `GET /v1/addresses` of ake-api lists what is kept. Not together with `ake.dev/share`.",
     },
     Honoured {
         name: DRAIN,
@@ -94,7 +106,8 @@ pub(in crate::services) const HONOURED: &[Honoured] = &[
         default: "`vip` with externalTrafficPolicy Local, else `node`",
         meaning: "`node`: kube-proxy's own health port (with Local: the Service's healthCheckNodePort) answers. `vip`: in addition \
                   the node answers on the Service's first TCP port of the VIP itself; the checks' own addresses \
-                  must be among the source ranges, else this is left out. `none`: every node counts as healthy.",
+                  must be among the source ranges. Where it is asked for and cannot be, an Event says why, and nodes are \
+                  asked alone. `none`: every node counts as healthy.",
     },
     Honoured {
         name: SOURCE_RANGES,
@@ -112,7 +125,7 @@ pub(in crate::services) const HONOURED: &[Honoured] = &[
         name: KEEP_FLOATING_IP,
         kind: "true or false",
         default: "false",
-        meaning: "As `ake.dev/retain-address`, which goes before it.",
+        meaning: "As `ake.dev/retain-address`, which goes before it. Not together with `ake.dev/share`.",
     },
     Honoured {
         name: HEALTH_MONITOR,
@@ -152,7 +165,10 @@ pub(in crate::services) const IMPOSSIBLE: &[(&str, &str)] = &[
         "none: direct server return does not terminate TLS; an Ingress or the pod does",
     ),
     ("hostname", "none: kube-proxy needs the address itself in the status"),
-    ("port-id", "none: VIPs come from the cluster's blocks (to choose one: ake.dev/address)"),
+    (
+        "port-id",
+        "none: VIPs come from the cluster's blocks (to take a port's address: ake.dev/adopt-address)",
+    ),
 ];
 
 /// Annotations of cloud-provider-openstack that choose or tune what there is not, each with what is expected.

@@ -1,3 +1,5 @@
+mod fuzz;
+
 use super::*;
 
 fn service(annotations: &[(&str, &str)]) -> ServiceView {
@@ -80,7 +82,6 @@ fn wishes_are_read() {
         (RANGE, "203.0.113.16/28"),
         (SHARE, "web"),
         (SHARE_WITH, "a, b"),
-        (KEEP_FLOATING_IP, "true"),
         (DRAIN, "90"),
         (HEALTH_MONITOR, "false"),
         (METHOD, "SOURCE_IP"),
@@ -94,7 +95,7 @@ fn wishes_are_read() {
     assert_eq!(addresses, ["203.0.113.20", "2001:db8::20"]);
     assert_eq!(wishes.ranges.len(), 1);
     assert_eq!((wishes.share.as_deref(), wishes.share_with.len()), (Some("web"), 2));
-    assert_eq!((wishes.retain, wishes.drain_seconds), (true, 90));
+    assert_eq!(wishes.drain_seconds, 90);
     assert_eq!((wishes.health_check, wishes.client_affinity), (Some(HealthCheck::None), true));
     let ranges: Vec<_> = wishes.source_ranges.iter().map(ToString::to_string).collect();
     assert_eq!(ranges, ["10.0.0.0/8", "192.0.2.0/24"]);
@@ -111,5 +112,50 @@ fn ours_goes_before_openstacks() {
         (HEALTH_MONITOR, "false"),
     ]));
     assert_eq!(findings, []);
-    assert_eq!((wishes.retain, wishes.health_check), (false, Some(HealthCheck::Vip)));
+    assert_eq!((wishes.retain, wishes.health_check), (Retain::No, Some(HealthCheck::Vip)));
+}
+
+#[test]
+fn an_address_is_kept_for_its_name_or_for_the_project_and_never_a_shared_one() {
+    use Retain::{Cluster, No, Project};
+    for (ours, openstacks, expected) in [
+        ("", "", No),
+        ("true", "", Cluster),
+        ("Project", "", Project),
+        ("false", "true", No),
+        ("", "true", Cluster),
+        ("project", "false", Project),
+    ] {
+        let annotations = [(RETAIN, ours), (KEEP_FLOATING_IP, openstacks)];
+        let (wishes, findings) = read(&service(&annotations));
+        assert_eq!((wishes.retain, findings), (expected, vec![]), "{annotations:?}");
+
+        let [first, second] = annotations;
+        let (_, findings) = read(&service(&[first, second, (SHARE, "web")]));
+        let told: Vec<_> = findings.iter().map(ToString::to_string).collect();
+        let name = if ours.is_empty() { KEEP_FLOATING_IP } else { RETAIN };
+        match expected {
+            No => assert_eq!(findings, [], "{annotations:?}"),
+            _ => {
+                assert!(findings[0].refused && told[0].contains(name) && told[0].contains(SHARE), "{told:?}")
+            }
+        }
+    }
+}
+
+#[test]
+fn an_address_that_is_adopted_is_the_one_that_is_asked_for() {
+    let port = "99999999-9999-9999-9999-999999999991";
+    for (adopted, address, refused) in [
+        ("198.51.100.7", "198.51.100.7", false),
+        ("198.51.100.7", "2001:db8::7", false),
+        ("198.51.100.7", "198.51.100.8", true),
+        ("2001:db8::7", "198.51.100.8,2001:db8::8", true),
+        (port, "198.51.100.8", false),
+    ] {
+        let mut view = service(&[(ADOPT, adopted), (ADDRESS, address)]);
+        view.families = vec![Family::V4, Family::V6];
+        let (_, findings) = read(&view);
+        assert_eq!(findings.iter().any(|f| f.refused && f.field == field(ADOPT)), refused, "{findings:?}");
+    }
 }

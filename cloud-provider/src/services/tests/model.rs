@@ -55,6 +55,9 @@ pub(super) fn node(index: u8) -> NodeView {
     }
 }
 
+/// The Kubernetes that plans, and the cluster's.
+pub(super) const KUBERNETES: KubernetesId = KubernetesId::from_u128(7);
+
 /// A cluster of two nodes with nothing but what Heat has made.
 pub(super) fn world() -> World {
     let masters = Pool { members: BTreeMap::new(), checks: vec![Check::Tcp { port: 6443 }] };
@@ -72,6 +75,8 @@ pub(super) fn world() -> World {
         nodes: BTreeMap::new(),
         endpoints: BTreeMap::from([((Key::new(SENTINEL.0, SENTINEL.1), Family::V4), BTreeMap::new())]),
         ports: BTreeMap::new(),
+        routes: true,
+        free_ports: None,
         state: ClusterState {
             cluster: Cluster {
                 id: uuid::Uuid::nil(),
@@ -83,13 +88,15 @@ pub(super) fn world() -> World {
                 vip_blocks: vec!["203.0.113.16/28".parse().unwrap()],
                 check_sources: vec!["192.168.77.2/32".parse().unwrap()],
                 deleting: false,
+                kubernetes: Some(KUBERNETES),
             },
-            addresses: BTreeMap::from([("api".into(), Address { address: "203.0.113.17".parse().unwrap() })]),
+            addresses: BTreeMap::from([("api".into(), Address::plain("203.0.113.17".parse().unwrap()))]),
             pools: BTreeMap::from([("masters".into(), masters)]),
             load_balancers: BTreeMap::from([("api".into(), api)]),
             node_ports: BTreeMap::new(),
             lease_transitions: 0,
         },
+        kubernetes: KUBERNETES,
         rules: Some(Vec::new()),
         held: BTreeSet::new(),
         ripe: BTreeSet::new(),
@@ -154,6 +161,10 @@ pub(super) fn take_write(state: &mut ClusterState, write: &Write) {
     match write.clone() {
         Write::PutAddress { name, request } => {
             assert!(!state.cluster.deleting);
+            if let Some(has) = state.addresses.get_mut(&name) {
+                has.retained = request.retain.unwrap_or(has.retained);
+                return;
+            }
             let taken: BTreeSet<_> = state.addresses.values().map(|address| address.address).collect();
             let v4 = (18..30).map(|n| format!("203.0.113.{n}").parse().unwrap());
             let v6 = (1..30).map(|n| format!("2001:db8:113::{n:x}").parse().unwrap());
@@ -161,7 +172,8 @@ pub(super) fn take_write(state: &mut ClusterState, write: &Write) {
             let free = of_family.into_iter().find(|a| !taken.contains(a));
             let address = request.address.or(free).expect("the block is used up");
             assert!(!taken.contains(&address), "{address} is taken");
-            state.addresses.insert(name, Address { address });
+            let retained = request.retain.unwrap_or(false);
+            state.addresses.insert(name, Address { address, retained, about: request.about });
         }
         Write::DeleteAddress { name } => {
             assert!(
@@ -251,4 +263,12 @@ pub(super) fn converge(world: &mut World) -> Vec<Step> {
         }
     }
     panic!("no end: {:?}", plan(world).steps)
+}
+
+/// With VIPs and checks of both families.
+pub(super) fn dual_world() -> World {
+    let mut world = world();
+    world.state.cluster.vip_blocks.push("2001:db8:113::/124".parse().unwrap());
+    world.state.cluster.check_sources.push("fd00:77::2/128".parse().unwrap());
+    world
 }

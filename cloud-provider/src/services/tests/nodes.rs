@@ -31,12 +31,12 @@ fn a_node_that_leaves_is_drained_and_then_goes_however_it_leaves() {
         }
         converge(&mut world);
         leave(world.nodes.get_mut("w0").unwrap());
-        let draining = ["set pool nodes to w0 (draining), w1, check HTTP 10256/healthz"];
+        let draining = ["set pool nodes to w0 (draining), w1, check HTTP 10256/livez"];
         assert_eq!(shown(&converge(&mut world)), draining);
         // A restart knows of nothing but what is there.
         assert_eq!(shown(&converge(&mut world)), [""; 0]);
         time_goes_by(&mut world);
-        assert_eq!(shown(&converge(&mut world)), ["set pool nodes to w1, check HTTP 10256/healthz"]);
+        assert_eq!(shown(&converge(&mut world)), ["set pool nodes to w1, check HTTP 10256/livez"]);
         world.drained.clear();
         // One that is out does not come in again to be drained.
         assert_eq!(shown(&converge(&mut world)), [""; 0]);
@@ -52,7 +52,7 @@ fn a_node_that_comes_back_in_time_stays() {
     world.nodes.get_mut("w0").unwrap().to_be_deleted = true;
     converge(&mut world);
     world.nodes.get_mut("w0").unwrap().to_be_deleted = false;
-    assert_eq!(shown(&converge(&mut world)), ["set pool nodes to w0, w1, check HTTP 10256/healthz"]);
+    assert_eq!(shown(&converge(&mut world)), ["set pool nodes to w0, w1, check HTTP 10256/livez"]);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_node_whose_port_is_gone_goes_at_once() {
     converge(&mut world);
     world.nodes.get_mut("w0").unwrap().deleting = true;
     world.ports.remove("server-0");
-    assert_eq!(shown(&converge(&mut world)), ["set pool nodes to w1, check HTTP 10256/healthz"]);
+    assert_eq!(shown(&converge(&mut world)), ["set pool nodes to w1, check HTTP 10256/livez"]);
 }
 
 #[test]
@@ -90,20 +90,20 @@ fn labels_that_a_selector_asks_for_are_followed() {
     };
     fast(&mut world, "fast");
     let taken = shown(&converge(&mut world));
-    assert_eq!(taken, [format!("set pool {pool} to w1, check HTTP 10256/healthz")]);
+    assert_eq!(taken, [format!("set pool {pool} to w1, check HTTP 10256/livez")]);
     assert!(plan(&world).without_nodes.is_empty());
     fast(&mut world, "slow");
     let taken = shown(&converge(&mut world));
-    assert_eq!(taken, [format!("set pool {pool} to w1 (draining), check HTTP 10256/healthz")]);
+    assert_eq!(taken, [format!("set pool {pool} to w1 (draining), check HTTP 10256/livez")]);
     time_goes_by(&mut world);
     let taken = shown(&converge(&mut world));
-    assert_eq!(taken, [format!("set pool {pool} to nothing, check HTTP 10256/healthz")]);
+    assert_eq!(taken, [format!("set pool {pool} to nothing, check HTTP 10256/livez")]);
 
     world.services.get_mut(&key("web")).unwrap().annotations.clear();
     assert_eq!(
         shown(&converge(&mut world)),
         [
-            "set pool nodes to w0, w1, check HTTP 10256/healthz".to_owned(),
+            "set pool nodes to w0, w1, check HTTP 10256/livez".to_owned(),
             "set load balancer svc-u1: TCP 80 -> nodes".to_owned(),
             format!("remove pool {pool}"),
         ]
@@ -140,4 +140,20 @@ fn what_is_not_checked_has_a_pool_of_its_own() {
     assert_eq!((world.state.pools.len(), pools.len()), (3, 2));
     let rules = world.rules.unwrap();
     assert_eq!(rules.len(), 2, "{rules:?}");
+}
+
+#[test]
+fn without_routes_ports_let_through_vips_and_nothing_that_pods_send() {
+    for (before, expected) in [
+        (true, vec!["let port port-0 send from the VIP blocks", "let port port-1 send from the VIP blocks"]),
+        (false, vec![]),
+    ] {
+        let mut world = world();
+        world.routes = before;
+        let taken = shown(&converge(&mut world));
+        assert_eq!(taken.iter().any(|step| step.contains("10.240.")), before, "{taken:?}");
+        world.routes = false;
+        assert_eq!(shown(&converge(&mut world)), expected, "{before}");
+        assert!(world.nodes.values().all(|node| !node.pod_ranges.is_empty()), "what was seen stays as it is");
+    }
 }

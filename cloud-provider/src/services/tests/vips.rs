@@ -2,26 +2,19 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use ake_api_client::{Check, Family, Protocol};
+use ake_api_client::{Family, Protocol};
 
 use super::{
     super::{
-        annotations::{ADDRESS, HEALTH_CHECK, RANGE, RETAIN, SHARE, SHARE_WITH},
+        annotations::{ADDRESS, ADOPT, RANGE, RETAIN, SHARE, SHARE_WITH},
         plan::plan,
         view::{Endpoints, PortView, ServiceView},
         wanted::World,
     },
-    model::{annotated, converge, key, service, world},
+    model::{annotated, converge, dual_world, key, service, world},
     shown,
 };
-use crate::{cluster::Key, nodes::view::NodeAddress};
-
-fn dual_world() -> World {
-    let mut world = world();
-    world.state.cluster.vip_blocks.push("2001:db8:113::/124".parse().unwrap());
-    world.state.cluster.check_sources.push("fd00:77::2/128".parse().unwrap());
-    world
-}
+use crate::cluster::Key;
 
 fn published(world: &World, name: &str) -> Vec<String> {
     let ingress = &world.services[&key(name)].ingress;
@@ -242,6 +235,133 @@ fn a_vip_that_is_kept_waits_for_the_next_service_of_that_name() {
 }
 
 #[test]
+fn a_kept_vip_outlives_the_cluster_where_that_is_said() {
+    let mut world = world();
+    world.services.insert(key("a"), annotated("u1", &[(RETAIN, "true")]));
+    converge(&mut world);
+    let vip = published(&world, "a");
+    let name = world.state.load_balancers["svc-u1"].address.clone();
+    let retained = |world: &World| world.state.addresses[&name].retained;
+    assert!(!retained(&world));
+    for (value, outlives) in [("project", true), ("true", false)] {
+        world.services.get_mut(&key("a")).unwrap().annotations.insert(RETAIN.into(), value.into());
+        let taken = shown(&converge(&mut world));
+        assert_eq!((taken.len(), retained(&world)), (1, outlives), "{taken:?}");
+        assert_eq!(published(&world, "a"), vip);
+    }
+    world.services.get_mut(&key("a")).unwrap().annotations.insert(RETAIN.into(), "for ever".into());
+    assert!(refusals(&world)[0].contains("true, false or project"));
+}
+
+#[test]
+fn a_service_adopts_what_was_there_before() {
+    let port = "99999999-9999-9999-9999-999999999991";
+    let mut world = dual_world();
+    let mut both = annotated("u1", &[(ADOPT, "198.51.100.7")]);
+    both.families = vec![Family::V4, Family::V6];
+    world.services.insert(key("a"), both);
+    let taken = shown(&converge(&mut world));
+    assert_eq!(published(&world, "a"), ["198.51.100.7", "2001:db8:113::1"]);
+    assert!(taken.contains(&"adopt 198.51.100.7 as address svc-u1".to_owned()), "{taken:?}");
+
+    // Of a port that is not known, ake-api finds out where there is no VIP yet.
+    let annotations = &mut world.services.get_mut(&key("a")).unwrap().annotations;
+    annotations.insert(ADOPT.into(), format!("198.51.100.7,{port}"));
+    assert_eq!(shown(&converge(&mut world)), Vec::<String>::new());
+    world.services.insert(key("b"), annotated("u2", &[(ADOPT, port)]));
+    let taken = shown(&converge(&mut world));
+    assert!(taken.contains(&format!("adopt {port} as address svc-u2")), "{taken:?}");
+
+    // Another one takes its place, and what was there goes first.
+    world.services.get_mut(&key("a")).unwrap().annotations.insert(ADOPT.into(), "198.51.100.8".into());
+    converge(&mut world);
+    assert_eq!(published(&world, "a")[0], "198.51.100.8");
+    for (value, expected) in [
+        ("web", "the id of a port"),
+        ("198.51.100.7,198.51.100.8", "at most one address of each family"),
+        (&format!("198.51.100.7,2001:db8::7,{port}"), "of each family of the Service"),
+        (&format!("{port},99999999-9999-9999-9999-999999999992"), "one port for those without"),
+    ] {
+        world.services.get_mut(&key("a")).unwrap().annotations.insert(ADOPT.into(), value.into());
+        assert!(refusals(&world)[0].contains(expected), "{:?}", refusals(&world));
+    }
+}
+
+#[test]
+fn a_service_that_has_a_vip_adopts_a_port_too_or_is_told_why_not() {
+    let port = "99999999-9999-9999-9999-999999999991";
+    let mut world = world();
+    world.services.insert(key("a"), service("u1"));
+    converge(&mut world);
+    let before = published(&world, "a");
+    world.services.insert(key("a"), ServiceView { finalizer: true, ..annotated("u1", &[(ADOPT, port)]) });
+    // Ports are looked at, and it is none of the project, or somebody uses it.
+    world.free_ports = Some([].into());
+    converge(&mut world);
+    assert_eq!(published(&world, "a"), before);
+    let findings = plan(&world).findings;
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(
+        !findings[0].1.refused && findings[0].1.to_string().contains("a port of the project"),
+        "{findings:?}"
+    );
+
+    let vip = "198.51.100.9";
+    world.free_ports = Some([(port.to_owned(), vec![vip.parse().unwrap()])].into());
+    let taken = shown(&converge(&mut world));
+    assert_eq!(published(&world, "a"), [vip], "{taken:?}");
+    assert!(taken.contains(&format!("adopt {port} as address svc-u1")), "{taken:?}");
+    // It is the same one from then on.
+    assert_eq!(shown(&converge(&mut world)), Vec::<String>::new());
+    assert_eq!(plan(&world).findings, []);
+}
+
+#[test]
+fn who_adopts_what_another_service_has_is_told_by_that_field() {
+    let mut world = world();
+    world.services.insert(key("a"), annotated("u1", &[(ADDRESS, "203.0.113.25")]));
+    converge(&mut world);
+    for (name, at) in
+        [(ADOPT, "metadata.annotations[ake.dev/adopt-address] ="), (ADDRESS, "spec.loadBalancerIP or")]
+    {
+        world.services.insert(key("b"), annotated("u2", &[(name, "203.0.113.25")]));
+        let told = refusals(&world);
+        assert!(
+            told.len() == 1 && told[0].contains(at) && told[0].contains("taken by address svc-u1"),
+            "{told:?}"
+        );
+    }
+}
+
+/// `ake-api rebuild` finds a VIP that Services share by the balancer, which knows no name of it: it is called after the
+/// first load balancer on it. Its own name comes back without a change to any load balancer's VIP, members or ports.
+#[test]
+fn what_a_rebuilt_database_calls_otherwise_gets_its_own_name_back() {
+    let share = [(SHARE, "web")];
+    for annotations in [&share, &[(RETAIN, "true")]] {
+        let mut world = world();
+        world.services.insert(key("a"), annotated("u1", annotations));
+        if annotations == &share {
+            world.services.insert(key("b"), on(443, annotated("u2", annotations)));
+        }
+        converge(&mut world);
+        let (before, services) = (world.state.clone(), world.services.clone());
+        let own = world.state.load_balancers["svc-u1"].address.clone();
+        let address = world.state.addresses.remove(&own).unwrap();
+        world.state.addresses.insert("svc-u1".into(), address);
+        let on_it = world.state.load_balancers.values_mut().filter(|balancer| balancer.address == own);
+        on_it.for_each(|balancer| balancer.address = "svc-u1".into());
+        converge(&mut world);
+        let without_about = |mut state: ake_api_client::ClusterState| {
+            state.addresses.values_mut().for_each(|address| address.about = None);
+            state
+        };
+        assert_eq!(without_about(world.state), without_about(before));
+        assert_eq!(world.services, services);
+    }
+}
+
+#[test]
 fn a_vip_can_be_of_a_range() {
     let mut world = world();
     let range = [(RANGE, "203.0.113.24/30,198.51.100.0/24")];
@@ -265,75 +385,4 @@ fn a_vip_can_be_of_a_range() {
     world.services.get_mut(&key("b")).unwrap().deleting = true;
     converge(&mut world);
     assert_eq!(published(&world, "a"), ["203.0.113.25"]);
-}
-
-#[test]
-fn the_vip_itself_is_asked_where_checks_are_let_in() {
-    let vip = |address: &str| Check::Vip { address: address.into(), port: 80 };
-    let ranges = |ranges: &'static [&str]| {
-        move |view: &mut ServiceView| view.source_ranges = ranges.iter().map(|r| (*r).into()).collect()
-    };
-    let udp = |view: &mut ServiceView| view.ports[0].protocol = Some(Protocol::Udp);
-    let wish = |wish: &'static str| {
-        move |view: &mut ServiceView| drop(view.annotations.insert(HEALTH_CHECK.into(), wish.into()))
-    };
-    type Edit = Box<dyn Fn(&mut ServiceView)>;
-    let cases: [(Edit, usize); 6] = [
-        (Box::new(|_| {}), 2),
-        (Box::new(ranges(&["192.168.77.0/24"])), 2),
-        (Box::new(ranges(&["10.0.0.0/8"])), 1),
-        (Box::new(udp), 1),
-        (Box::new(wish("node")), 1),
-        (Box::new(wish("none")), 0),
-    ];
-    for (index, (edit, checks)) in cases.into_iter().enumerate() {
-        let mut world = world();
-        let mut local = service("u1");
-        local.local = true;
-        edit(&mut local);
-        world.services.insert(key("web"), local);
-        converge(&mut world);
-        let pool = &world.state.pools["local-u1"];
-        assert_eq!(
-            (pool.checks.len(), pool.checks.contains(&vip("svc-u1"))),
-            (checks, checks == 2),
-            "{index}"
-        );
-    }
-    // With policy Cluster it is asked for, and makes a pool of the Service's own; shared, it is the shared VIP's name.
-    let mut world = world();
-    world.services.insert(key("web"), annotated("u1", &[(HEALTH_CHECK, "vip"), (SHARE, "k")]));
-    converge(&mut world);
-    let address = world.state.load_balancers["svc-u1"].address.clone();
-    let pool = &world.state.pools["local-u1"];
-    assert_eq!((pool.members.len(), pool.checks.contains(&vip(&address))), (2, true));
-}
-
-#[test]
-fn a_local_service_is_checked_in_its_own_family() {
-    let v6 = "fd00:77::20";
-    for (families, expected) in [
-        (vec![Family::V6], v6),
-        (vec![Family::V6, Family::V4], v6),
-        (vec![Family::V4, Family::V6], "192.168.77.20"),
-    ] {
-        let mut world = dual_world();
-        let node = world.nodes.get_mut("w0").unwrap();
-        node.addresses.push(NodeAddress { kind: "InternalIP".into(), address: v6.into() });
-        world.ports.get_mut("server-0").unwrap()[0].addresses.push(v6.parse().unwrap());
-        let mut local = service("u1");
-        (local.local, local.families) = (true, families);
-        world.services.insert(key("web"), local);
-        for family in [Family::V4, Family::V6] {
-            let on = BTreeMap::from([("w0".to_owned(), Endpoints { ready: 1, ending: 0 })]);
-            world.endpoints.insert((key("web"), family), on);
-        }
-        converge(&mut world);
-        let member = &world.state.pools["local-u1"].members["w0"];
-        assert_eq!(member.address.to_string(), expected);
-        let is_v6 = expected == v6;
-        let checks = world.rules.iter().flatten().filter(|rule| rule.spec.port_range_min == Some(30_000));
-        let admitted: Vec<_> = checks.map(|rule| rule.spec.ethertype == "IPv6").collect();
-        assert_eq!(admitted, [is_v6]);
-    }
 }

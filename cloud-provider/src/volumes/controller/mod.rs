@@ -19,10 +19,12 @@ use k8s_openapi::api::{
     core::v1::{Node, PersistentVolume, PersistentVolumeClaim},
     storage::v1::{CSINode, StorageClass, VolumeAttachment},
 };
-use openstack_client::Session;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Backoff, Cluster, Index, Key, Next, Queue, Recorder, Selector};
+use crate::{
+    cluster::{Backoff, Cluster, Index, Key, Leadership, Next, Queue, Recorder, Selector},
+    services::apply::StepError,
+};
 use cloud::Cloud;
 use view::{AttachmentView, ByVolume, ClaimView, ClassView, DriverView, PersistentView};
 
@@ -39,7 +41,11 @@ const COMPONENT: &str = "cinder.csi.openstack.org";
 struct Context {
     cluster: Cluster,
     recorder: Recorder,
+    /// Without it nothing is begun.
+    leadership: Leadership,
     cloud: Cloud,
+    /// The cloud with ake-api, which knows whose the cluster is.
+    whole: Arc<crate::cloud::Cloud>,
     claims: Index<PersistentVolumeClaim, ClaimView>,
     volumes: Index<PersistentVolume, PersistentView>,
     classes: Index<StorageClass, ClassView>,
@@ -54,36 +60,38 @@ struct Context {
 pub async fn run(
     cluster: Cluster,
     recorder: Recorder,
-    session: Session,
-    cluster_id: uuid::Uuid,
+    leadership: Leadership,
+    whole: Arc<crate::cloud::Cloud>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let [claims, volumes, attachments] = [(); 3].map(|()| Queue::<Key>::new(BACKOFF));
     let context = Arc::new(watch(
         cluster,
         recorder,
-        Cloud::new(session, cluster_id),
+        leadership,
+        Cloud::new(whole.session.clone(), whole.cluster_id),
+        whole,
         [&claims, &volumes, &attachments],
     ));
     tokio::select! {
         () = stop.cancelled() => return Ok(()),
         () = context.ready() => {}
     }
-    tracing::info!(%cluster_id, "keeping volumes");
+    tracing::info!(cluster_id = context.cloud.cluster(), "keeping volumes");
     let (a, b, c) = (Arc::clone(&context), Arc::clone(&context), context);
     let (stop_a, stop_b, stop_c) = (stop.clone(), stop.clone(), stop.clone());
     tokio::join!(
         claims.run(WORKERS, stop.clone(), move |key| {
             let (context, stop) = (Arc::clone(&a), stop_a.clone());
-            async move { until(&stop, work_on_claim(&context, &key)).await }
+            async move { until(&context, &stop, work_on_claim(&context, &key)).await }
         }),
         volumes.run(WORKERS, stop.clone(), move |key| {
             let (context, stop) = (Arc::clone(&b), stop_b.clone());
-            async move { until(&stop, release::work(&context, &key)).await }
+            async move { until(&context, &stop, release::work(&context, &key)).await }
         }),
         attachments.run(WORKERS, stop.clone(), move |key| {
             let (context, stop) = (Arc::clone(&c), stop_c.clone());
-            async move { until(&stop, attach::work(&context, &key)).await }
+            async move { until(&context, &stop, attach::work(&context, &key)).await }
         }),
     );
     Ok(())
@@ -99,9 +107,14 @@ async fn work_on_claim(context: &Context, key: &Key) -> Result<Next, Error> {
 /// Drops the work where it stands when somebody else leads by now: every step can be repeated, and the waits
 /// for the cloud are long.
 async fn until(
+    context: &Context,
     stop: &CancellationToken,
     work: impl Future<Output = Result<Next, Error>>,
 ) -> Result<Next, Error> {
+    if !context.leadership.is_valid() {
+        // Either it is renewed at last, or the process ends.
+        return Ok(Next::After(BACKOFF.first));
+    }
     tokio::select! {
         () = stop.cancelled() => Ok(Next::Done),
         outcome = work => outcome,
@@ -109,7 +122,14 @@ async fn until(
 }
 
 /// Begins all watches. What changes is put into the queue of what it may concern.
-fn watch(cluster: Cluster, recorder: Recorder, cloud: Cloud, queues: [&Queue<Key>; 3]) -> Context {
+fn watch(
+    cluster: Cluster,
+    recorder: Recorder,
+    leadership: Leadership,
+    cloud: Cloud,
+    whole: Arc<crate::cloud::Cloud>,
+    queues: [&Queue<Key>; 3],
+) -> Context {
     let [claims, volumes, attachments] = queues.map(Clone::clone);
     let all = Selector::default;
     let by_volume = ByVolume::default();
@@ -146,7 +166,9 @@ fn watch(cluster: Cluster, recorder: Recorder, cloud: Cloud, queues: [&Queue<Key
         begun: provision::Begun::default(),
         cluster,
         recorder,
+        leadership,
         cloud,
+        whole,
     }
 }
 
@@ -171,6 +193,9 @@ enum Error {
     /// By the cloud.
     #[error(transparent)]
     Cloud(#[from] cloud::CloudError),
+    /// By ake-api, which did not take it that the cluster is this Kubernetes.
+    #[error(transparent)]
+    Claim(#[from] Box<StepError>),
     /// It cannot be done as things stand.
     #[error("{0}")]
     Refused(String),
@@ -179,6 +204,10 @@ enum Error {
 impl Error {
     /// Whether people should hear of it: somebody else's write in between is nobody's fault.
     fn is_news(&self) -> bool {
-        !matches!(self, Self::Cluster(error) if error.is_conflict())
+        match self {
+            Self::Cluster(error) => !error.is_conflict(),
+            Self::Claim(error) => !matches!(**error, StepError::Stale | StepError::Deposed),
+            _ => true,
+        }
     }
 }

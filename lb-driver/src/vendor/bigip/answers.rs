@@ -1,6 +1,6 @@
 //! What an answer means: done, again, log in, or no.
 
-use super::wire::Problem;
+use super::replies::Problem;
 
 /// What an answer means for the one who asked.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use ipnetwork::IpNetwork;
 use sha2::{Digest, Sha256};
 
 use super::{
-    objects::{Key, Kind, MARK, Object, Objects},
+    forms,
+    objects::{CLIENT_IP, Key, Kind, MARK, Object, Objects},
     wire,
 };
 use crate::model::{Affinity, Check, Endpoint, LoadBalancer, Member, Owner, Pool, Protocol, State, Version};
@@ -61,110 +62,6 @@ pub struct Derived {
     pub users: BTreeMap<Key, BTreeSet<User>>,
 }
 
-/// Why a state cannot be on this device.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
-    /// Members are told apart by their address.
-    #[error("pool {pool}: members {first} and {second}: both have the address {address}; a BIG-IP takes one")]
-    SameAddress {
-        /// Whose members.
-        pool: Owner,
-        /// One of them.
-        first: String,
-        /// The other.
-        second: String,
-        /// The address.
-        address: IpAddr,
-    },
-    /// An object may use what is in its own partition.
-    #[error("load balancer {load_balancer}: pool {pool}: expected a pool of its own project")]
-    OtherProject {
-        /// Whose listener.
-        load_balancer: Owner,
-        /// The pool that it names.
-        pool: Owner,
-    },
-    /// What a monitor says cannot hold these.
-    #[error(
-        "pool {pool}: check path {path:?}: expected printable ASCII without blanks, quotes and backslashes"
-    )]
-    Path {
-        /// Whose check.
-        pool: Owner,
-        /// The path.
-        path: String,
-    },
-    /// One address is in one partition only.
-    #[error("{address}: used in projects {first} and {second}; on a BIG-IP an address is in one partition")]
-    SharedAddress {
-        /// The address of a member or a VIP.
-        address: IpAddr,
-        /// One project.
-        first: String,
-        /// The other.
-        second: String,
-    },
-    /// A partition's name is too long.
-    #[error("project {project:?}: its partition {partition:?} would have more than 63 characters")]
-    Partition {
-        /// The project.
-        project: String,
-        /// What its partition would be called.
-        partition: String,
-    },
-}
-
-/// Longest name of a partition.
-const PARTITION_LENGTH: usize = 63;
-
-/// What this device cannot do, beyond what no device can.
-pub fn check(state: &State, style: &Style) -> Result<(), Unfit> {
-    let (mut nodes, mut vips) = (BTreeMap::new(), BTreeMap::new());
-    for owner in state.pools.keys().chain(state.load_balancers.keys()) {
-        let (project, partition) = (owner.project(), style.partition(owner.project()));
-        if partition.len() > PARTITION_LENGTH {
-            return Err(Unfit::Partition { project: project.to_owned(), partition });
-        }
-    }
-    for (owner, pool) in &state.pools {
-        let mut seen: BTreeMap<IpAddr, &str> = BTreeMap::new();
-        for (name, member) in &pool.members {
-            alone(&mut nodes, member.address, owner.project())?;
-            if let Some(first) = seen.insert(member.address, name) {
-                return Err(Unfit::SameAddress {
-                    pool: owner.clone(),
-                    first: first.to_owned(),
-                    second: name.clone(),
-                    address: member.address,
-                });
-            }
-        }
-        for check in &pool.checks {
-            if let Check::Http { path, .. } = check
-                && !path.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\')
-            {
-                return Err(Unfit::Path { pool: owner.clone(), path: path.clone() });
-            }
-        }
-    }
-    for (owner, balancer) in &state.load_balancers {
-        alone(&mut vips, balancer.vip, owner.project())?;
-        if let Some(pool) = balancer.listeners.values().find(|pool| pool.project() != owner.project()) {
-            return Err(Unfit::OtherProject { load_balancer: owner.clone(), pool: pool.clone() });
-        }
-    }
-    Ok(())
-}
-
-fn alone<'a>(seen: &mut BTreeMap<IpAddr, &'a str>, address: IpAddr, project: &'a str) -> Result<(), Unfit> {
-    match seen.insert(address, project) {
-        Some(first) if first != project => {
-            Err(Unfit::SharedAddress { address, first: first.to_owned(), second: project.to_owned() })
-        }
-        _ => Ok(()),
-    }
-}
-
 /// The objects of a state, its version included.
 pub fn derive(state: &State, style: &Style) -> Derived {
     let mut derived = Derived::default();
@@ -210,6 +107,13 @@ fn record(owner: &Owner, balancer: &LoadBalancer, style: &Style) -> (Key, Object
 }
 
 impl Derived {
+    /// Without what others have there that serves as well.
+    #[must_use]
+    pub fn without(mut self, lent: &BTreeSet<Key>) -> Self {
+        self.objects.retain(|key, _| !lent.contains(key));
+        self
+    }
+
     fn add(&mut self, user: User, key: Key, object: Object) -> String {
         let path = key.path();
         self.users.entry(key.clone()).or_default().insert(user);
@@ -260,7 +164,7 @@ impl Derived {
             self.add(user.clone(), Key::new(Kind::Profile, &partition, "npath"), Object::Profile(npath()));
         let mut persist = Vec::new();
         if balancer.affinity == Affinity::ClientIp {
-            let key = Key::new(Kind::Persistence, &partition, "client-ip");
+            let key = Key::new(Kind::Persistence, &partition, CLIENT_IP);
             persist.push(self.add(user.clone(), key, Object::Persistence(client_ip())));
         }
         let address = Object::Address(wire::VirtualAddress {
@@ -278,7 +182,7 @@ impl Derived {
                 let object = Object::Virtual(wire::Virtual {
                     destination: format!(
                         "/{partition}/{}",
-                        wire::with_port(balancer.vip, endpoint.port.get())
+                        forms::with_port(balancer.vip, endpoint.port.get())
                     ),
                     mask: mask(balancer.vip),
                     ip_protocol: protocol(endpoint.protocol).to_owned(),
@@ -345,7 +249,7 @@ fn wire_member(name: &str, member: &Member, heaviest: u16, partition: &str) -> w
         description += " draining";
     }
     wire::Member {
-        name: format!("/{partition}/{}", wire::with_port(member.address, 0)),
+        name: format!("/{partition}/{}", forms::with_port(member.address, 0)),
         ratio: ratio(member.weight, heaviest),
         session: if takes { "user-enabled" } else { "user-disabled" }.to_owned(),
         state: "user-up".to_owned(),
@@ -378,7 +282,7 @@ fn monitor(check: &Check, partition: &str) -> (Key, Object) {
             object(format!("*:{port}"), "disabled", "none", "none"),
         ),
         Check::Vip { vip, port } => {
-            let destination = wire::with_port(*vip, port.get());
+            let destination = forms::with_port(*vip, port.get());
             let key = Key::new(Kind::MonitorTcp, partition, format!("vip-{destination}").replace(':', "_"));
             (key, object(destination, "enabled", "none", "none"))
         }

@@ -125,14 +125,16 @@ pub type Objects = BTreeMap<Key, Object>;
 
 /// First word of every description of ours.
 pub const MARK: &str = "ake";
+/// Name of our persistence profile in every partition.
+pub const CLIENT_IP: &str = "client-ip";
 
 impl Object {
     /// Reads an item of a collection; none when it is not ours to know: another's form, another's mark.
     pub fn read(kind: Kind, mut item: Value) -> Option<(Key, Self)> {
         let key = Key::new(kind, item["partition"].as_str()?, item["name"].as_str()?);
-        // persistence profiles have no description: their partition is ours, and they are used by nothing else
         let marked = item["description"].as_str().is_some_and(|text| text.split(' ').next() == Some(MARK));
-        if !marked && kind != Kind::Persistence {
+        // persistence profiles have no description: ours has its name, in a partition of ours
+        if !marked && (kind != Kind::Persistence || key.name != CLIENT_IP) {
             return None;
         }
         let object = match kind {

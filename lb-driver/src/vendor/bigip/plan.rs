@@ -36,6 +36,13 @@ impl fmt::Display for Command {
 }
 
 impl Command {
+    /// Where it happens.
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Create(key, _) | Self::Change(key, _) | Self::Shrink(key, _) | Self::Delete(key) => key,
+        }
+    }
+
     /// Method, URL below `/mgmt/tm/`, and body.
     pub fn request(&self) -> (&'static str, String, Option<Value>) {
         match self {
@@ -74,13 +81,13 @@ fn tidy(mut body: Value) -> Value {
     body
 }
 
-/// What has to be done. The order: records and the version, which any two writers would both change; listeners
+/// What has to be done. What is `used` by others' objects stays, though nothing of ours names it. The order: records and the version, which any two writers would both change; listeners
 /// and addresses go; members leave whose address another partition takes over; what comes or changes, each
 /// after what it names; then what is named by nothing any more.
-pub fn plan(wanted: &Objects, actual: &Objects) -> Vec<Command> {
+pub fn plan(wanted: &Objects, actual: &Objects, used: &BTreeSet<Key>) -> Vec<Command> {
     let gone = |kinds: &'static [Kind]| {
         let gone = actual.keys().rev().filter(move |key| kinds.contains(&key.kind));
-        gone.filter(|key| !wanted.contains_key(*key)).cloned().map(Command::Delete)
+        gone.filter(|key| !wanted.contains_key(*key) && !used.contains(*key)).cloned().map(Command::Delete)
     };
     let come = |(key, object): (&Key, &Object), anew: bool| match actual.get(key) {
         None => Some(Command::Create(key.clone(), object.clone())),
@@ -92,7 +99,8 @@ pub fn plan(wanted: &Objects, actual: &Objects) -> Vec<Command> {
         wanted.iter().filter(|(key, _)| key.kind == Kind::Group).filter_map(|group| come(group, false)),
     );
     commands.extend(gone(&[Kind::Virtual, Kind::Address]));
-    let moved = moved(wanted, actual);
+    let mut moved = moved(wanted, actual);
+    moved.retain(|_, key| !used.contains(key));
     let mut shrunk: BTreeSet<&Key> = BTreeSet::new();
     for (key, object) in actual {
         if let Object::Pool(pool) = object {
@@ -139,7 +147,7 @@ fn nodes(objects: &Objects) -> impl Iterator<Item = (&Key, IpAddr)> {
 }
 
 /// The node's path of a member's: without the port.
-fn node_of(member: &str) -> String {
+pub(super) fn node_of(member: &str) -> String {
     let cut = if member.matches(':').count() > 1 { member.rfind('.') } else { member.rfind(':') };
     cut.map_or(member, |at| &member[..at]).to_owned()
 }

@@ -13,6 +13,7 @@ use ipnetwork::IpNetwork;
 
 use super::{
     derive::{self, ACCEPTED, REQUEST, Style, User, derive},
+    forms,
     objects::{Key, Kind, MARK, Object, Objects},
     wire,
 };
@@ -21,8 +22,9 @@ use crate::model::{Affinity, Check, Endpoint, LoadBalancer, Member, Owner, Pool,
 /// Name of a member that no state has.
 const DAMAGED: &str = "?";
 
-/// The state that the objects are. Objects that are not what they should be show in it.
-pub fn state(actual: &Objects, style: &Style) -> State {
+/// The state that the objects are. Objects that are not what they should be show in it; those that others lend
+/// need not be there.
+pub fn state(actual: &Objects, lent: &BTreeSet<Key>, style: &Style) -> State {
     let mut state = State { version: version(actual, style), ..State::default() };
     let mut paths: BTreeMap<String, Owner> = BTreeMap::new();
     for (key, object) in actual {
@@ -40,7 +42,7 @@ pub fn state(actual: &Objects, style: &Style) -> State {
             _ => {}
         }
     }
-    for user in damaged(&state, actual, style) {
+    for user in damaged(&state, actual, lent, style) {
         match user {
             User::Pool(owner) => mark_pool(state.pools.entry(owner).or_default()),
             User::Balancer(owner) => {
@@ -66,8 +68,8 @@ pub fn version(actual: &Objects, style: &Style) -> Version {
 }
 
 /// What is there for whom is not as it should be.
-fn damaged(state: &State, actual: &Objects, style: &Style) -> BTreeSet<User> {
-    let expected = derive(state, style);
+fn damaged(state: &State, actual: &Objects, lent: &BTreeSet<Key>, style: &Style) -> BTreeSet<User> {
+    let expected = derive(state, style).without(lent);
     let mut damaged = BTreeSet::new();
     for (key, object) in &expected.objects {
         if actual.get(key) != Some(object) {
@@ -118,7 +120,7 @@ pub fn member_name(member: &wire::Member) -> Option<&str> {
 /// Whose listener a virtual server is, and which.
 pub fn listener_of(object: &wire::Virtual) -> Option<(Owner, Endpoint)> {
     let owner = owner(&object.description, "lb")?;
-    let (_, port) = wire::address_port(object.destination.rsplit('/').next()?)?;
+    let (_, port) = forms::address_port(object.destination.rsplit('/').next()?)?;
     let known = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
     let protocol = known.into_iter().find(|known| derive::protocol(*known) == object.ip_protocol)?;
     Some((owner, Endpoint { protocol, port: port.try_into().ok()? }))
@@ -155,13 +157,13 @@ fn check(kind: Kind, object: &Object) -> Option<Check> {
         let path = monitor.send.strip_prefix(REQUEST.0)?.strip_suffix(REQUEST.1)?;
         return (monitor.recv == ACCEPTED).then(|| Check::Http { port, path: path.to_owned() });
     }
-    let (vip, port) = wire::address_port(&monitor.destination)?;
+    let (vip, port) = forms::address_port(&monitor.destination)?;
     Some(Check::Vip { vip, port: port.try_into().ok()? })
 }
 
 fn model_member(member: &wire::Member) -> Option<(String, Member)> {
     let (_, host) = member.name.strip_prefix('/')?.split_once('/')?;
-    let (address, _) = wire::address_port(host)?;
+    let (address, _) = forms::address_port(host)?;
     let name = member_name(member)?.to_owned();
     let words = member.description.split(' ').skip(3);
     let mut read = Member { address, mac: None, weight: 0, draining: false };
@@ -179,7 +181,7 @@ fn model_member(member: &wire::Member) -> Option<(String, Member)> {
 fn listener(state: &mut State, object: &wire::Virtual, pools: &BTreeMap<String, Owner>) {
     let Some((owner, endpoint)) = listener_of(object) else { return };
     let destination = object.destination.rsplit('/').next().unwrap_or_default();
-    let Some((vip, _)) = wire::address_port(destination) else { return };
+    let Some((vip, _)) = forms::address_port(destination) else { return };
     let nobody = LoadBalancer {
         vip,
         listeners: BTreeMap::new(),

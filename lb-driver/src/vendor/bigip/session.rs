@@ -1,54 +1,29 @@
 //! Reads, writes and saves a BIG-IP, or a pair of them of which one is active.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use reqwest::{Certificate, Client};
 use serde_json::json;
-use tokio::sync::Mutex;
 
 use super::{
-    derive::{self, Style, derive},
-    objects::{Kind, MARK, Object, Objects},
-    plan::{Command, plan},
-    recognise, status, transact,
+    Settings,
+    derive::Style,
+    look::{self, Seen},
+    objects::Kind,
+    recognise, replies, status,
     unit::{Failure, Request, Unit},
-    wire,
+    write,
 };
 use crate::{
     diff::Change,
-    driver::{Answer, Capabilities, Driver, DriverError, Status},
+    driver::{Answer, Capabilities, Driver, DriverError, Obstacles, Status},
     model::State,
 };
-
-/// How a BIG-IP is reached, and what is the operator's to choose.
-#[derive(Clone)]
-pub struct Settings {
-    /// Management addresses, `https://host[:port]`: one, or both of a pair.
-    pub urls: Vec<String>,
-    /// User with the role Administrator, or Resource Administrator, on all partitions.
-    pub username: String,
-    /// The user's password.
-    pub password: String,
-    /// Certificates that the devices' own may be signed by, as PEM.
-    pub ca: Vec<u8>,
-    /// Before a project's id in the name of its partition; ends with a hyphen.
-    pub partition_prefix: String,
-    /// Which unit of a pair has the VIPs, by full path.
-    pub traffic_group: String,
-    /// The device group that a pair syncs; none where it syncs by itself.
-    pub sync_group: Option<String>,
-    /// Deadline of one request.
-    pub timeout: Duration,
-    /// How long an answer that says so is asked for again.
-    pub patience: Duration,
-}
 
 /// The driver of one BIG-IP or of a pair.
 pub struct BigIpDriver {
@@ -64,73 +39,18 @@ pub struct BigIpDriver {
     traffic: status::Traffics,
 }
 
-/// What was read of a unit.
-#[derive(Clone)]
-struct Seen {
-    unit: usize,
-    objects: Arc<Objects>,
-    /// By name, whether they are ours.
-    partitions: BTreeMap<String, bool>,
-}
-
-/// Objects on a page: fewer where what stands below them comes along, which is slow.
-const PAGE: usize = 100;
-/// Fewest that are asked for at once.
-const SMALLEST_PAGE: usize = 10;
-/// Commands in one transaction: some seconds' worth, against the 120 that it may stay open.
-const CHUNK: usize = 500;
-/// How often a list that changed meanwhile is read anew.
-const TRIES: usize = 3;
+/// How often a pair is asked whether it is in sync.
+const LOOKS: usize = 30;
 /// Wait between two looks at something that goes on.
 const LOOK: Duration = Duration::from_millis(500);
 
 impl BigIpDriver {
     /// Takes the settings in; the device is not asked yet.
     pub fn new(settings: &Settings) -> Result<Self, DriverError> {
-        let setting = |field, problem: String| DriverError::Settings { field, problem };
-        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        let prefix = &settings.partition_prefix;
-        if !prefix.ends_with('-')
-            || prefix.len() > 20
-            || !prefix.starts_with(|c: char| c.is_ascii_alphabetic())
-            || !prefix.chars().all(fits)
-        {
-            let problem =
-                format!("{prefix:?}: expected a letter, then up to 18 of A-Z a-z 0-9 _ -, then a hyphen");
-            return Err(setting("partition_prefix", problem));
-        }
-        if settings.urls.is_empty() {
-            return Err(setting("url", "none: expected one, or both of a pair".to_owned()));
-        }
-        let authorities = Certificate::from_pem_bundle(&settings.ca)
-            .map_err(|e| setting("ca", format!("expected PEM: {e}")))?;
-        if authorities.is_empty() {
-            return Err(setting("ca", "expected at least one certificate as PEM".to_owned()));
-        }
-        let client = authorities
-            .into_iter()
-            .fold(Client::builder(), reqwest::ClientBuilder::add_root_certificate)
-            .tls_built_in_root_certs(false)
-            .use_rustls_tls()
-            .https_only(true)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(settings.timeout)
-            .build()
-            .map_err(|e| setting("ca", e.to_string()))?;
-        let mut units = Vec::new();
-        for url in &settings.urls {
-            let parsed = reqwest::Url::parse(url).map_err(|e| setting("url", format!("{url:?}: {e}")))?;
-            if parsed.scheme() != "https" {
-                return Err(setting("url", format!("{url:?}: expected https://host:port")));
-            }
-            let Settings { username, password, patience, .. } = settings;
-            units.push(Unit::new(url, client.clone(), username, password, *patience));
-        }
         Ok(Self {
-            units,
+            style: settings.style()?,
+            units: settings.units()?,
             active: AtomicUsize::new(0),
-            style: Style { prefix: prefix.clone(), traffic_group: settings.traffic_group.clone() },
             sync_group: settings.sync_group.clone(),
             seen: Mutex::default(),
             unsettled: AtomicBool::new(false),
@@ -145,13 +65,15 @@ impl BigIpDriver {
         let mut last = None;
         for index in (0..self.units.len()).map(|step| (first + step) % self.units.len()) {
             let unit = &self.units[index];
-            match unit.read::<wire::Page>(Request::get("tm/cm/device")).await {
+            match unit.read::<replies::Page>(Request::get("tm/cm/device")).await {
                 Ok(page) => {
                     let devices = page.items.into_iter().filter_map(|item| serde_json::from_value(item).ok());
-                    let own = devices.into_iter().find(|device: &wire::Unit| device.self_device == "true");
+                    let own = devices.into_iter().find(|device: &replies::Unit| device.self_device == "true");
                     let state = own.map_or_else(|| "nothing".to_owned(), |own| own.failover_state);
                     if state == "active" {
-                        self.active.store(index, Ordering::Relaxed);
+                        if self.active.swap(index, Ordering::Relaxed) != index {
+                            tracing::info!(device = %unit.url, "the other unit of the pair is active now");
+                        }
                         return Ok(index);
                     }
                     why.push(format!("{} is {state}", unit.url));
@@ -173,187 +95,84 @@ impl BigIpDriver {
         }
     }
 
-    /// A whole collection, page by page; a list that changed meanwhile is read anew.
-    async fn list(&self, unit: &Unit, path: &str, expand: bool) -> Result<Vec<serde_json::Value>, Failure> {
-        let (mut size, mut tries) = (PAGE, 0);
-        'anew: loop {
-            let mut items = Vec::new();
-            loop {
-                let skip = items.len();
-                let more = if expand { "&expandSubcollections=true" } else { "" };
-                let path = format!("tm/{path}?$top={size}&$skip={skip}{more}");
-                let repeatable = !expand || size <= SMALLEST_PAGE;
-                let page = match unit.read::<wire::Page>(Request { repeatable, ..Request::get(&path) }).await
-                {
-                    // what takes too long at once may do in smaller parts
-                    Err(Failure::Lost(_) | Failure::Doubtful(_)) if !repeatable => {
-                        size = (size / 2).max(SMALLEST_PAGE);
-                        continue;
-                    }
-                    page => page?,
-                };
-                let (count, total) = (page.items.len(), page.total_items);
-                items.extend(page.items);
-                if page.next_link.is_some() && count > 0 {
-                    continue;
-                }
-                match total {
-                    Some(total) if total != items.len() && tries < TRIES => {
-                        tries += 1;
-                        continue 'anew;
-                    }
-                    // an incomplete list would look as if something had gone
-                    Some(total) if total != items.len() => {
-                        let got = items.len();
-                        return Err(Failure::Busy(format!(
-                            "{path}: {got} objects of {total}, it keeps changing"
-                        )));
-                    }
-                    _ => return Ok(items),
-                }
-            }
-        }
+    fn seen(&self) -> std::sync::MutexGuard<'_, Option<Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn look(&self, index: usize) -> Result<Seen, DriverError> {
         let unit = &self.units[index];
-        let error = |failure| unit.error(failure);
-        let listed = self.list(unit, "auth/partition", false).await.map_err(error)?;
-        let partitions: BTreeMap<String, bool> = listed
-            .iter()
-            .filter_map(|item| {
-                let (name, said) = (item["name"].as_str()?, item["description"].as_str().unwrap_or_default());
-                Some((name.to_owned(), said == self.partition_mark(name)))
-            })
-            .collect();
-        let mut objects = Objects::new();
-        if partitions.values().any(|ours| *ours) {
-            for kind in Kind::ALL {
-                let items =
-                    self.list(unit, kind.collection(), kind.has_subcollections()).await.map_err(error)?;
-                let ours = items.into_iter().filter_map(|item| Object::read(kind, item));
-                objects.extend(ours.filter(|(key, _)| partitions.get(&key.partition) == Some(&true)));
-            }
-        }
-        Ok(Seen { unit: index, objects: Arc::new(objects), partitions })
+        look::look(index, unit, &self.style).await.map_err(|failure| unit.error(failure))
     }
 
-    /// What the description of a partition says when it is ours.
-    fn partition_mark(&self, name: &str) -> String {
-        match name.strip_prefix(&self.style.prefix) {
-            Some(project) => format!("{MARK} project {project}"),
-            None => format!("{MARK} state"),
+    /// Saves, brings the other unit of a pair to the same, and saves there: it is the one that is active next.
+    async fn settle(&self, index: usize) -> Result<(), Failure> {
+        let unit = &self.units[index];
+        save(unit).await?;
+        if self.units.len() > 1 || self.sync_group.is_some() {
+            self.sync(unit).await?;
         }
-    }
-
-    /// Partitions are no part of transactions.
-    async fn make_partitions(&self, unit: &Unit, wanted: &Objects, seen: &Seen) -> Result<(), DriverError> {
-        let needed: BTreeSet<&str> = wanted.keys().map(|key| key.partition.as_str()).collect();
-        for name in needed {
-            let mark = self.partition_mark(name);
-            match seen.partitions.get(name) {
-                Some(true) => continue,
-                Some(false) => {
-                    return Err(unit.error(Failure::Refused(format!(
-                        "partition {name}: it is there and not ours: expected the description {mark:?}"
-                    ))));
-                }
-                None => {}
-            }
-            let body = json!({"name": name, "description": mark});
-            match unit.ask(Request::post("tm/auth/partition", &body)).await {
-                Ok(_) => {}
-                // made, but not told in time: the next look says whose it is
-                Err(failure @ (Failure::Lost(_) | Failure::Doubtful(_))) => return Err(unit.error(failure)),
-                Err(failure) => return Err(unit.error(failure)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Partitions in which nothing of ours is left. The device keeps those in which others have something.
-    async fn remove_partitions(&self, unit: &Unit, wanted: &Objects, seen: &Seen) {
-        let needed: BTreeSet<&str> = wanted.keys().map(|key| key.partition.as_str()).collect();
-        let ours = seen.partitions.iter().filter(|(_, ours)| **ours).map(|(name, _)| name);
-        for name in ours.filter(|name| !needed.contains(name.as_str()) && **name != self.style.home()) {
-            let path = format!("tm/auth/partition/{name}");
-            let request = Request { method: "DELETE", ..Request::get(&path) };
-            if let Err(failure) = unit.ask(request).await {
-                tracing::info!(device = %unit.url, partition = %name, ?failure, "a partition stays");
-            }
-        }
-    }
-
-    /// Saves, and brings the other unit of a pair to the same.
-    async fn settle(&self, unit: &Unit) -> Result<(), Failure> {
-        let body = json!({"command": "save"});
-        unit.ask(Request { repeatable: true, ..Request::post("tm/sys/config", &body) }).await?;
-        if let Some(group) = &self.sync_group {
-            let body = json!({"command": "run", "utilCmdArgs": format!("config-sync to-group {group}")});
-            let mut told = false;
-            for _ in 0..TRIES * 10 {
-                let status = status::sync(unit).await?;
-                if matches!(status.as_str(), "In Sync" | "Standalone") {
-                    break;
-                }
-                if !told {
-                    unit.ask(Request { repeatable: true, ..Request::post("tm/cm", &body) }).await?;
-                    told = true;
-                } else {
-                    tokio::time::sleep(LOOK).await;
-                }
-            }
-            let status = status::sync(unit).await?;
-            if !matches!(status.as_str(), "In Sync" | "Standalone") {
-                return Err(Failure::Busy(format!("config-sync to {group}: {status}")));
-            }
+        for (_, other) in self.units.iter().enumerate().filter(|(other, _)| *other != index) {
+            save(other).await?;
         }
         self.unsettled.store(false, Ordering::Relaxed);
         Ok(())
     }
 
+    /// Waits until the units are in sync; where they do not sync by themselves, they are told to.
+    async fn sync(&self, unit: &Unit) -> Result<(), Failure> {
+        let mut group = self.sync_group.as_deref();
+        let mut status = String::new();
+        for _ in 0..LOOKS {
+            status = status::sync(unit).await?;
+            match (status.as_str(), group.take()) {
+                ("In Sync" | "Standalone", _) => return Ok(()),
+                // nothing can be brought to a unit that is away; it is tried again with the next look
+                ("Disconnected", _) => break,
+                (_, Some(group)) => {
+                    let body =
+                        json!({"command": "run", "utilCmdArgs": format!("config-sync to-group {group}")});
+                    unit.ask(Request { repeatable: true, ..Request::post("tm/cm", &body) }).await?;
+                }
+                (_, None) => tokio::time::sleep(LOOK).await,
+            }
+        }
+        Err(Failure::Busy(format!("the pair is not in sync: {status}")))
+    }
+
     /// What is written works already; that it is not saved or synced is told, and tried again with the next look.
-    async fn try_to_settle(&self, unit: &Unit) {
-        if let Err(failure) = self.settle(unit).await {
-            tracing::warn!(device = %unit.url, ?failure, "what was written is not saved or not synced yet");
+    async fn try_to_settle(&self, index: usize) {
+        if let Err(failure) = self.settle(index).await {
+            tracing::warn!(device = %self.units[index].url, ?failure, "what was written is not saved or not synced yet");
         }
     }
 
     async fn write(&self, wanted: &State) -> Result<(), DriverError> {
         let index = self.unit().await?;
         let unit = &self.units[index];
-        derive::check(wanted, &self.style)
-            .map_err(|unfit| unit.error(Failure::Refused(unfit.to_string())))?;
-        let seen = match self.seen.lock().await.take() {
-            Some(seen) if seen.unit == index => seen,
-            _ => self.look(index).await?,
+        let remembered = self.seen().take().filter(|seen| seen.unit == index);
+        let seen = match remembered {
+            Some(seen) => seen,
+            None => self.look(index).await?,
         };
         let held = recognise::version(&seen.objects, &self.style);
         if held > wanted.version {
             return Err(DriverError::Stale { device: unit.url.clone(), wanted: wanted.version, held });
         }
-        let objects = derive(wanted, &self.style).objects;
-        let commands = plan(&objects, &seen.objects);
-        self.make_partitions(unit, &objects, &seen).await?;
-        if !commands.is_empty() {
-            self.unsettled.store(true, Ordering::Relaxed);
+        if let Some(reason) = seen.foreign.obstacles(wanted, &self.style, &seen.objects).first() {
+            return Err(unit.error(Failure::Refused(reason.to_owned())));
         }
-        let guard =
-            derive::version(wanted.version, &self.style).map(|(key, group)| Command::Change(key, group));
-        for (number, chunk) in commands.chunks(CHUNK).enumerate() {
-            let mut chunk = chunk.to_vec();
-            // the first one took the version; the others fail where another writer took it since
-            if number > 0
-                && let Some(guard) = &guard
-            {
-                chunk.insert(0, guard.clone());
-            }
-            transact::transact(unit, &chunk).await?;
+        self.unsettled.store(true, Ordering::Relaxed);
+        let written = write::write(unit, wanted, &seen, &self.style).await;
+        if matches!(written, Ok(()) | Err(DriverError::RefusedInPart { .. })) {
+            self.try_to_settle(index).await;
         }
-        self.remove_partitions(unit, &objects, &seen).await;
-        self.try_to_settle(unit).await;
-        Ok(())
+        written
     }
+}
+
+async fn save(unit: &Unit) -> Result<(), Failure> {
+    let body = json!({"command": "save"});
+    unit.ask(Request { repeatable: true, ..Request::post("tm/sys/config", &body) }).await.map(|_| ())
 }
 
 impl Driver for BigIpDriver {
@@ -362,15 +181,22 @@ impl Driver for BigIpDriver {
         Capabilities { macs: false, ..Capabilities::ALL }
     }
 
+    fn obstacles(&self, wanted: &State) -> Obstacles {
+        match &*self.seen() {
+            Some(seen) => seen.foreign.obstacles(wanted, &self.style, &seen.objects),
+            None => Obstacles::default(),
+        }
+    }
+
     fn read(&self) -> Answer<'_, State> {
         Box::pin(async move {
             let index = self.unit().await?;
             if self.unsettled.load(Ordering::Relaxed) {
-                self.try_to_settle(&self.units[index]).await;
+                self.try_to_settle(index).await;
             }
             let seen = self.look(index).await?;
-            let state = recognise::state(&seen.objects, &self.style);
-            *self.seen.lock().await = Some(seen);
+            let state = recognise::state(&seen.objects, &seen.foreign.lent, &self.style);
+            *self.seen() = Some(seen);
             Ok(state)
         })
     }
@@ -383,8 +209,8 @@ impl Driver for BigIpDriver {
         Box::pin(async move {
             let index = self.unit().await?;
             let unit = &self.units[index];
-            let pools = self.list(unit, Kind::Pool.collection(), true).await.map_err(|f| unit.error(f))?;
-            let seen = self.seen.lock().await.as_ref().map(|seen| Arc::clone(&seen.objects));
+            let pools = look::list(unit, Kind::Pool.collection(), true).await.map_err(|f| unit.error(f))?;
+            let seen = self.seen().as_ref().map(|seen| Arc::clone(&seen.objects));
             let load_balancers = self.traffic.read(unit, seen).await.map_err(|f| unit.error(f))?;
             Ok(status::status(pools, load_balancers, &self.style))
         })

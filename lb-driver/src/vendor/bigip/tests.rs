@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::{derive::Style, *};
 use crate::{diff::diff, driver::Driver, model::*};
 
+mod conformance;
 mod device;
 mod pure;
 

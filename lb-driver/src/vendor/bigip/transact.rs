@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::{
     plan::Command,
+    replies,
     unit::{Failure, Request, Unit},
-    wire,
 };
 use crate::driver::DriverError;
 
@@ -46,7 +46,7 @@ pub(super) async fn transact(unit: &Unit, commands: &[Command]) -> Result<(), Dr
 
 async fn queue(unit: &Unit, commands: &[Command]) -> Result<u64, Failure> {
     let body = json!({});
-    let begun: wire::Transaction = unit.read(Request::post("tm/transaction", &body)).await?;
+    let begun: replies::Transaction = unit.read(Request::post("tm/transaction", &body)).await?;
     let id = begun.trans_id;
     for command in commands {
         let (method, path, body) = command.request();
@@ -68,7 +68,7 @@ async fn commit(unit: &Unit, id: u64) -> Result<(), Failure> {
     let (path, body) = (format!("tm/transaction/{id}"), json!({"state": "VALIDATING"}));
     let request =
         Request { method: "PATCH", path: &path, body: Some(&body), transaction: None, repeatable: false };
-    let mut state = match unit.read::<wire::Transaction>(request.clone()).await {
+    let mut state = match unit.read::<replies::Transaction>(request.clone()).await {
         Ok(transaction) => Ok(transaction),
         Err(Failure::Lost(_) | Failure::Doubtful(_)) => unit.read(Request::get(&path)).await,
         Err(failure) => return Err(failure),

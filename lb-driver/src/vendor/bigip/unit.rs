@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use super::{
     answers::{Verdict, verdict},
-    wire,
+    replies,
 };
 use crate::driver::DriverError;
 
@@ -198,7 +198,7 @@ impl Unit {
             }
             (other, _) => return Err(failure(other)),
         };
-        let wire::Login { token } = serde_json::from_slice(&body)
+        let replies::Login { token } = serde_json::from_slice(&body)
             .map_err(|e| Failure::Odd(format!("the answer to the login: {e}")))?;
         let ends = began + Duration::from_secs(token.timeout);
         let fresh = Session { token: token.token.clone(), ends };

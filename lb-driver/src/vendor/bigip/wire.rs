@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
+
+use super::forms::{address, destination, monitors, named_none, none, number, or_none, text};
 
 /// A server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,7 @@ pub struct Node {
 #[serde(rename_all = "camelCase")]
 pub struct Monitor {
     /// What is asked instead of the member: `*:port`, or a VIP through the member.
+    #[serde(deserialize_with = "destination")]
     pub destination: String,
     /// Seconds between checks.
     #[serde(deserialize_with = "number")]
@@ -231,6 +233,7 @@ impl<'de> Deserialize<'de> for Virtual {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Read {
+            #[serde(deserialize_with = "destination")]
             destination: String,
             #[serde(default)]
             mask: String,
@@ -292,132 +295,6 @@ impl Named {
     fn path(self) -> String {
         if self.name.starts_with('/') { self.name } else { format!("/{}/{}", self.partition, self.name) }
     }
-}
-
-fn none() -> String {
-    "none".to_owned()
-}
-
-fn or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
-    Ok(if text.is_empty() { none() } else { text })
-}
-
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::String(text) => text,
-        other => other.to_string(),
-    })
-}
-
-fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    let given = text(deserializer)?;
-    given.parse().map_err(|_| serde::de::Error::custom(format!("{given:?}: expected a number")))
-}
-
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
-    let given = String::deserialize(deserializer)?;
-    let bare = given.strip_suffix("%0").unwrap_or(&given);
-    bare.parse().map_err(|_| serde::de::Error::custom(format!("{given:?}: expected an address")))
-}
-
-fn named_none<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(if text.is_empty() { "none" } else { text })
-}
-
-/// The device leaves a blank at the end, and the order is its own. `min 1 of { … }` is none of ours and stays.
-fn monitors<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let given = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
-    let given = given.trim();
-    if given == "none" {
-        return Ok(String::new());
-    }
-    if given.starts_with("min ") {
-        return Ok(given.to_owned());
-    }
-    let mut paths: Vec<&str> = given.split(" and ").map(str::trim).filter(|path| !path.is_empty()).collect();
-    paths.sort_unstable();
-    Ok(paths.join(" and "))
-}
-
-/// A page of a collection.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Page {
-    /// What is on it; absent where the collection is empty.
-    #[serde(default)]
-    pub items: Vec<Value>,
-    /// How many there are on all pages.
-    pub total_items: Option<usize>,
-    /// Where the next page is.
-    pub next_link: Option<String>,
-}
-
-/// An answer that is an error.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Problem {
-    /// In the device's words.
-    pub message: String,
-}
-
-/// An open or finished transaction.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Transaction {
-    /// Its number.
-    pub trans_id: u64,
-    /// `STARTED`, `UPDATING`, `VALIDATING`, `COMPLETED` or `FAILED`.
-    pub state: String,
-    /// Why it failed.
-    #[serde(default)]
-    pub failure_reason: String,
-}
-
-/// The answer to a login.
-#[derive(Deserialize)]
-pub struct Login {
-    /// What was given.
-    pub token: Token,
-}
-
-/// A token.
-#[derive(Deserialize)]
-pub struct Token {
-    /// What requests carry.
-    pub token: String,
-    /// Seconds that it lives.
-    pub timeout: u64,
-}
-
-/// A unit as `cm device` shows it.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Unit {
-    /// Its name.
-    pub name: String,
-    /// `active`, `standby`, `offline`, `forced-offline`.
-    #[serde(default)]
-    pub failover_state: String,
-    /// `true` for the one that answers.
-    #[serde(default, deserialize_with = "text")]
-    pub self_device: String,
-}
-
-/// What an address is written as in names and destinations, with a port: IPv6 has a dot before it.
-pub fn with_port(address: IpAddr, port: u16) -> String {
-    match address {
-        IpAddr::V4(v4) => format!("{v4}:{port}"),
-        IpAddr::V6(v6) => format!("{v6}.{port}"),
-    }
-}
-
-/// The same, the other way; `any` is port 0.
-pub fn address_port(text: &str) -> Option<(IpAddr, u16)> {
-    let (address, port) =
-        if text.matches(':').count() > 1 { text.rsplit_once('.')? } else { text.rsplit_once(':')? };
-    let port = if port == "any" { 0 } else { port.parse().ok()? };
-    Some((address.strip_suffix("%0").unwrap_or(address).parse().ok()?, port))
 }
 
 /// Descriptions are written even when empty, so that a foreign word does not stay.

@@ -1,6 +1,10 @@
 //! Speaks to an `ake-xdp` over mutual TLS.
 
-use std::{error::Error as _, time::Duration};
+use std::{
+    error::Error as _,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use reqwest::{Certificate, Client, Identity, Method, Response, StatusCode, header::RETRY_AFTER};
 use serde::de::DeserializeOwned;
@@ -8,9 +12,12 @@ use serde::de::DeserializeOwned;
 use super::{translate, wire};
 use crate::{
     diff::Change,
-    driver::{Answer, Capabilities, Driver, DriverError, Status},
+    driver::{Answer, Capabilities, Driver, DriverError, Limits, Status},
     model::State,
 };
+
+/// Longest wait for a connection: balancers are near, and one SYN that is lost is sent again after a second.
+const CONNECT: Duration = Duration::from_millis(2500);
 
 /// How an `ake-xdp` is reached.
 #[derive(Clone)]
@@ -32,6 +39,8 @@ pub struct XdpDriver {
     url: String,
     client: Client,
     timeout: Duration,
+    /// How much it takes, since it said so.
+    limits: Mutex<Option<Limits>>,
 }
 
 impl XdpDriver {
@@ -62,9 +71,12 @@ impl XdpDriver {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(settings.timeout)
+            // A host that is off must not hold up what is for the other one of a pair.
+            .connect_timeout(CONNECT.min(settings.timeout))
             .build()
             .map_err(|e| setting("certificate, key", chain(&e)))?;
-        Ok(Self { url: settings.url.trim_end_matches('/').to_owned(), client, timeout: settings.timeout })
+        let url = settings.url.trim_end_matches('/').to_owned();
+        Ok(Self { url, client, timeout: settings.timeout, limits: Mutex::new(None) })
     }
 
     async fn ask(
@@ -111,18 +123,40 @@ impl XdpDriver {
         }
     }
 
+    fn know(&self, limits: Option<Limits>) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    fn known(&self) -> Option<Limits> {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What an answer says of the device; how much it takes is kept.
+    async fn told(&self, response: Response) -> Result<Status, DriverError> {
+        if !response.status().is_success() {
+            return Err(self.failure(response, None).await);
+        }
+        let document: wire::StatusDocument = self.body(response).await?;
+        self.know(Some(translate::limits(document.limits)));
+        Ok(translate::status(document))
+    }
+
     fn unreachable(&self, error: &reqwest::Error) -> DriverError {
         DriverError::Unreachable { device: self.url.clone(), cause: chain(error) }
     }
 }
 
 impl Driver for XdpDriver {
+    /// With the limits that the device told last: [`read`](Driver::read) asks for them where they are not known.
     fn capabilities(&self) -> Capabilities {
-        Capabilities::ALL
+        Capabilities { limits: self.known().unwrap_or_default(), ..Capabilities::ALL }
     }
 
     fn read(&self) -> Answer<'_, State> {
         Box::pin(async move {
+            if self.known().is_none() {
+                self.status().await?;
+            }
             let response = self.ask(Method::GET, wire::STATE, None).await?;
             match response.status() {
                 StatusCode::NOT_FOUND => Ok(State::default()),
@@ -142,6 +176,8 @@ impl Driver for XdpDriver {
         Box::pin(async move {
             let response = self.ask(Method::PUT, wire::STATE, Some(&translate::document(wanted))).await?;
             if !response.status().is_success() {
+                // it may have been started anew with others
+                self.know(None);
                 return Err(self.failure(response, Some(wanted)).await);
             }
             let applied: wire::Applied = self.body(response).await?;
@@ -151,13 +187,7 @@ impl Driver for XdpDriver {
     }
 
     fn status(&self) -> Answer<'_, Status> {
-        Box::pin(async move {
-            let response = self.ask(Method::GET, wire::STATUS, None).await?;
-            if !response.status().is_success() {
-                return Err(self.failure(response, None).await);
-            }
-            Ok(translate::status(self.body(response).await?))
-        })
+        Box::pin(async move { self.told(self.ask(Method::GET, wire::STATUS, None).await?).await })
     }
 
     fn news(&self, seen: Option<u64>, longest: Duration) -> Answer<'_, Status> {
@@ -168,10 +198,7 @@ impl Driver for XdpDriver {
             let deadline = Duration::from_secs(wait) + self.timeout;
             let request = self.client.get(url).timeout(deadline);
             let response = request.send().await.map_err(|e| self.unreachable(&e))?;
-            if !response.status().is_success() {
-                return Err(self.failure(response, None).await);
-            }
-            Ok(translate::status(self.body(response).await?))
+            self.told(response).await
         })
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::wire;
 use crate::{
-    driver::{MemberStatus, PoolStatus, Status, Traffic},
+    driver::{Limits, MemberStatus, PoolStatus, Status, Traffic},
     model::{Check, Endpoint, InvalidState, LoadBalancer, Member, Owner, Pool, State},
 };
 
@@ -74,9 +74,24 @@ pub fn status(document: wire::StatusDocument) -> Status {
     Status {
         mark: document.mark,
         version: document.version,
+        active: document.pair.map(|pair| pair.active),
         pools: document.pools.into_iter().map(pool).collect(),
         load_balancers: document.load_balancers.into_iter().map(balancer).collect(),
         drops: document.drops,
+    }
+}
+
+/// How much the device says that it takes; anything where it does not say.
+pub fn limits(told: Option<wire::Limits>) -> Limits {
+    let most = |most: Option<u32>| most.and_then(|most| usize::try_from(most).ok());
+    let told = told.unwrap_or_default();
+    Limits {
+        load_balancers: most(told.load_balancers),
+        listeners: most(told.listeners),
+        source_ranges: most(told.source_ranges),
+        pools: most(told.pools),
+        members: most(told.members),
+        checks: None,
     }
 }
 

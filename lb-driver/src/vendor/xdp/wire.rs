@@ -158,6 +158,30 @@ pub struct StatusDocument {
     /// New flows that went by the ring alone, because too many began within a second.
     #[serde(default)]
     pub unrecorded_flows: u64,
+    /// How much it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+}
+
+/// How much of each a state may have; no limit where nothing stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Load balancers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_balancers: Option<u32>,
+    /// Ports of all load balancers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listeners: Option<u32>,
+    /// Pools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pools: Option<u32>,
+    /// Members, counted once per pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub members: Option<u32>,
+    /// Source ranges of all load balancers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_ranges: Option<u32>,
 }
 
 /// One instance of a pair.

@@ -2,16 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use lb_driver::vendor::xdp::wire;
 
-use super::Engine;
+use tokio::sync::watch;
+
+use super::{Engine, Inner};
 use crate::{
+    announce::OnLink,
     layout,
     maps::{FlowEntry, MapsError},
     plan::Holders,
@@ -24,6 +24,8 @@ pub(super) struct Pair {
     /// Whether there is another one.
     pub(super) is: AtomicBool,
     standby: AtomicBool,
+    /// Whether the other one has yet to hear that this one went on standby.
+    yields: AtomicBool,
     reached: AtomicBool,
     told: AtomicU64,
     heard: AtomicU64,
@@ -39,56 +41,74 @@ impl Engine {
     /// Whether packets come to this instance: it answers neighbours that ask for VIPs on the link, and what it knows of
     /// flows is newer than what the other one says.
     pub fn set_active(&self, active: bool) -> Result<(), MapsError> {
-        self.lock().plane.set_active(active)?;
+        let mut inner = self.lock();
+        inner.plane.set_active(active)?;
+        inner.on_link.send_if_modified(|known| std::mem::replace(&mut known.active, active) != active);
+        drop(inner);
         if self.pair.standby.swap(!active, Relaxed) == active {
             tracing::info!(active, "role");
+            self.pair.yields.store(!active, Relaxed);
             self.mark();
         }
         Ok(())
     }
 
-    /// What the other instance shall know: flows that began since the last call, and all of them if asked. One on
-    /// standby knows none but what it was told.
-    pub fn tell(&self, all: bool) -> Vec<Batch> {
+    /// Whether the other instance has to be told that this one is on standby.
+    pub fn yields(&self) -> bool {
+        self.pair.yields.load(Relaxed)
+    }
+
+    /// The other instance was told that this one is on standby.
+    pub fn yielded(&self) {
+        self.pair.yields.store(false, Relaxed);
+    }
+
+    /// VIPs on the link, and whether they are this instance's.
+    pub fn on_link(&self) -> watch::Receiver<OnLink> {
+        self.lock().on_link.subscribe()
+    }
+
+    /// Flows that began since the last call, for the other instance; none if none did.
+    pub fn began(&self) -> Option<Batch> {
         let mut inner = self.lock();
         let began = inner.plane.news(sync::MOST);
-        let all = if all && !self.pair.standby.load(Relaxed) { inner.plane.flows() } else { Vec::new() };
-        if began.is_empty() && all.is_empty() {
-            return Vec::new();
+        (!began.is_empty()).then(|| batch(false, &began, &inner.holders()))
+    }
+
+    /// All flows, for the other instance. One on standby knows none but what it was told.
+    pub fn all(&self) -> Result<Vec<Batch>, MapsError> {
+        if self.pair.standby.load(Relaxed) {
+            return Ok(Vec::new());
         }
-        let holders = match &inner.holders {
-            Some(holders) => holders.clone(),
-            None => Arc::new(inner.book.holders()),
-        };
-        inner.holders = Some(holders.clone());
-        drop(inner);
-        let mut batches: Vec<Batch> =
-            all.chunks(sync::MOST).map(|some| batch(true, some, &holders)).collect();
-        batches.extend((!began.is_empty()).then(|| batch(false, &began, &holders)));
-        batches
+        let (flows, holders) = self.remembered()?;
+        Ok(flows.chunks(sync::MOST).map(|some| batch(true, some, &holders)).collect())
     }
 
     /// Takes in what the other instance says.
     pub fn hear(&self, batch: &Batch) -> Result<(), MapsError> {
         let mut inner = self.lock();
+        if batch.yields {
+            // Both may have been active for a while, and the other one the last to tell neighbours.
+            inner.on_link.send_modify(|known| known.again = known.again.wrapping_add(1));
+        }
         let over = !batch.all || self.pair.standby.load(Relaxed);
         let places: Vec<_> = batch
             .members
             .iter()
             .map(|holder| inner.book.place(&holder.pool, &holder.name, holder.address))
             .collect();
-        let (mut heard, mut unknown) = (0, 0);
-        for told in &batch.flows {
-            match places.get(told.member as usize).copied().flatten() {
-                Some((slot, generation)) => {
-                    inner.plane.enter(told.key, layout::flow(slot, generation, told.tag), over)?;
-                    heard += 1;
-                }
-                None => unknown += 1,
-            }
-        }
-        self.pair.heard.fetch_add(heard, Relaxed);
-        self.pair.unknown.fetch_add(unknown, Relaxed);
+        let flows: Vec<FlowEntry> = batch
+            .flows
+            .iter()
+            .filter_map(|told| {
+                let (slot, generation) = places.get(told.member as usize).copied().flatten()?;
+                Some((told.key, layout::flow(slot, generation, told.tag)))
+            })
+            .collect();
+        inner.plane.enter(&flows, over)?;
+        let count = |flows: usize| u64::try_from(flows).unwrap_or_default();
+        self.pair.heard.fetch_add(count(flows.len()), Relaxed);
+        self.pair.unknown.fetch_add(count(batch.flows.len() - flows.len()), Relaxed);
         Ok(())
     }
 
@@ -110,6 +130,18 @@ impl Engine {
             flows_heard: self.pair.heard.load(Relaxed),
             flows_unknown: self.pair.unknown.load(Relaxed),
         })
+    }
+}
+
+impl Inner {
+    /// Tells of VIPs that came to the link, or went.
+    pub(super) fn show(&self) {
+        let vips = self.tables.vips.iter().filter(|(_, on_link)| **on_link).map(|(vip, _)| *vip).collect();
+        self.on_link.send_if_modified(|known| {
+            let other = known.vips != vips;
+            known.vips = vips;
+            other
+        });
     }
 }
 

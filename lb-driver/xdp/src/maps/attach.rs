@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
-use aya::programs::{
-    ProgramError, XdpMode,
-    links::{FdLink, PinnedLink},
-    xdp::{XdpLink, XdpLinkId},
+use aya::{
+    maps::{Array, Map, MapData},
+    programs::{
+        ProgramError, XdpMode,
+        links::{FdLink, PinnedLink},
+        xdp::{XdpLink, XdpLinkId},
+    },
 };
 
-use super::{DataPlane, MapsError, Pins, chain, program};
-use crate::{config::Mode, link::Interface};
+use super::{CONTROL, DataPlane, MapsError, Pins, chain, of, program};
+use crate::{config::Mode, layout, link::Interface};
 
 impl DataPlane {
     /// Whether a data plane of a former process is at work.
@@ -29,6 +32,22 @@ impl DataPlane {
         }
         self.pins = Some(pins);
         mode
+    }
+
+    /// Has the data plane that a former process left answer no neighbours: another instance does. Answers whether there
+    /// is one.
+    pub fn stand_down(pins: &Pins) -> Result<bool, MapsError> {
+        let path = pins.table(CONTROL);
+        if !path.exists() {
+            return Ok(false);
+        }
+        let stand_down = || {
+            let mut control = Array::<_, layout::Control>::try_from(Map::Array(MapData::from_pin(&path)?))?;
+            let [_, epoch] = control.get(&0, 0)?;
+            control.set(0, [layout::CONTROL_STANDBY, epoch], 0)
+        };
+        stand_down().map_err(of(CONTROL))?;
+        Ok(true)
     }
 
     fn take_over(&mut self, pins: &Pins, interface: &Interface, mode: Mode) -> Result<Mode, MapsError> {

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+    maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues},
 };
 
 use super::{MapsError, Pins, of};
-use crate::{config::Limits, layout, memory::Memory};
+use crate::{config::Limits, layout, memory::Memory, table};
 
 /// A table of the data plane that survives.
 pub(super) struct Survivor {
@@ -25,10 +25,11 @@ pub(super) fn port_drops(limits: &Limits) -> u32 {
 }
 
 /// The tables that survive, with their sizes.
-fn tables(limits: &Limits) -> [(&'static str, u32); 5] {
+fn tables(limits: &Limits) -> [(&'static str, u32); 6] {
     let drops = u32::try_from(layout::DROPS.len()).unwrap_or(u32::MAX);
     [
-        ("flows", limits.flows),
+        ("flows", 1 << table::bits(limits)),
+        ("flow_keys", 1 << table::bits(limits)),
         ("listener_traffic", limits.listeners),
         ("member_flows", limits.members),
         ("drops", drops),
@@ -39,7 +40,6 @@ fn tables(limits: &Limits) -> [(&'static str, u32); 5] {
 /// Where the tables are.
 pub(super) fn find(pins: Option<&Pins>, limits: &Limits) -> Result<Vec<Survivor>, MapsError> {
     let Some(pins) = pins else { return Ok(Vec::new()) };
-    pins.make_room()?;
     let survivor = |(name, size)| {
         let path = pins.table(name);
         if !path.exists() || held(&path, name)? == size {
@@ -56,30 +56,67 @@ fn held(path: &PathBuf, name: &'static str) -> Result<u32, MapsError> {
     read().map_err(of(name))
 }
 
-impl Survivor {
-    /// Carries the content over from a table of another size.
-    pub(super) fn carry(self) -> Result<(), MapsError> {
-        let Some(former) = self.former else { return Ok(()) };
-        let carry = || match self.name {
-            // many, and told in `drops` as well
-            "port_drops" => Ok(()),
-            "flows" => carry_flows(&former, &self.path),
-            "listener_traffic" => carry_counters::<layout::Traffic>(&former, &self.path),
-            _ => carry_counters::<u64>(&former, &self.path),
-        };
-        carry().map_err(of(self.name))
+/// The seed of the flow table's hash: the one of the table that is there.
+pub(super) fn seed(pins: Option<&Pins>) -> Result<table::Seed, MapsError> {
+    if let Some(pins) = pins {
+        pins.make_room()?;
     }
+    let mut held = array::<table::Seed>(pins, "flow_seed", 1)?;
+    let seed = held.get(&0, 0).map_err(of("flow_seed"))?;
+    if seed != table::Seed::default() {
+        return Ok(seed);
+    }
+    let seed = table::seed().map_err(MapsError::Seed)?;
+    held.set(0, seed, 0).map_err(of("flow_seed"))?;
+    Ok(seed)
 }
 
-fn carry_flows(from: &PathBuf, to: &PathBuf) -> Result<(), MapError> {
-    type Flows = HashMap<MapData, layout::FlowKey, layout::Flow>;
-    let from = Flows::try_from(Map::LruHashMap(MapData::from_pin(from)?))?;
-    let mut to = Flows::try_from(Map::LruHashMap(MapData::from_pin(to)?))?;
-    // Packets go on meanwhile: what goes while it is read is gone.
-    for (flow, value) in from.iter().flatten() {
-        to.insert(flow, value, 0)?;
+/// Carries content over from tables of another size; `now` is the flow table's time.
+pub(super) fn carry(survivors: &[Survivor], now: u32) -> Result<(), MapsError> {
+    let resized = |name| {
+        let survivor = survivors.iter().find(|survivor| survivor.name == name)?;
+        Some((survivor.former.as_ref()?, &survivor.path))
+    };
+    if let (Some(flows), Some(keys)) = (resized("flows"), resized("flow_keys")) {
+        carry_flows(flows, keys, now).map_err(of("flows"))?;
+    }
+    if let Some((from, to)) = resized("listener_traffic") {
+        carry_counters::<layout::Traffic>(from, to).map_err(of("listener_traffic"))?;
+    }
+    // drops by port are many, and told in `drops` as well
+    for name in ["member_flows", "drops"] {
+        if let Some((from, to)) = resized(name) {
+            carry_counters::<u64>(from, to).map_err(of(name))?;
+        }
     }
     Ok(())
+}
+
+type Paths<'a> = (&'a PathBuf, &'a PathBuf);
+
+/// Packets go on in the old table meanwhile: a flow that begins behind our back goes by the ring.
+fn carry_flows(flows: Paths<'_>, keys: Paths<'_>, now: u32) -> Result<(), MapError> {
+    let (former, former_keys) = (open::<table::Bucket>(flows.0)?, open::<table::Keys>(keys.0)?);
+    let (mut next, mut next_keys) = (open::<table::Bucket>(flows.1)?, open::<table::Keys>(keys.1)?);
+    let mut entries = Vec::new();
+    for place in 0..former.len() {
+        let bucket = former.get(&place, 0)?;
+        if bucket != table::Bucket::default() {
+            let keys = former_keys.get(&place, 0)?;
+            entries.extend(table::entries(place as usize, former.len().ilog2(), &bucket, &keys));
+        }
+    }
+    for (place, (bucket, keys)) in (0..).zip(table::fill(entries, next.len().ilog2(), now)) {
+        if bucket != table::Bucket::default() {
+            next_keys.set(place, keys, 0)?;
+            next.set(place, bucket, 0)?;
+        }
+    }
+    Ok(())
+}
+
+fn open<V: Pod>(path: &PathBuf) -> Result<Array<MapData, V>, MapError> {
+    Array::try_from(Map::Array(MapData::from_pin(path)?))
 }
 
 fn carry_counters<T: Pod>(from: &PathBuf, to: &PathBuf) -> Result<(), MapError> {
@@ -99,18 +136,17 @@ pub(super) fn array<V: Pod>(
     size: u32,
 ) -> Result<Array<MapData, V>, MapsError> {
     let Some(pins) = pins else { return Array::create(size, 0).map_err(of(name)) };
-    let open = |path: &PathBuf| Array::<_, V>::try_from(Map::Array(MapData::from_pin(path)?));
     let (path, next) = (pins.table(name), pins.next(name));
     if !path.exists() {
         Array::<_, V>::create(size, 0).map_err(of(name))?.pin(&path)?;
     }
-    let former = open(&path).map_err(of(name))?;
+    let former = open::<V>(&path).map_err(of(name))?;
     if former.len() == size {
         return Ok(former);
     }
     Array::<_, V>::create(size, 0).map_err(of(name))?.pin(&next)?;
     let carry = || {
-        let mut array = open(&next)?;
+        let mut array = open::<V>(&next)?;
         for index in 0..size.min(former.len()) {
             array.set(index, former.get(&index, 0)?, 0)?;
         }

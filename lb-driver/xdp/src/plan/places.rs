@@ -22,6 +22,7 @@ pub(super) struct Places {
     limit: &'static str,
     what: &'static str,
     size: u32,
+    end: u32,
     next: u32,
     free: VecDeque<u32>,
     /// Those of a former process, until the first state says whose they are.
@@ -29,14 +30,15 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// All from `first` to below `size`.
+    /// As many as `size`, from `first` on.
     pub(super) fn new(limit: &'static str, what: &'static str, first: u32, size: u32) -> Self {
-        Self { limit, what, size, next: first, free: VecDeque::new(), kept: BTreeMap::new() }
+        let end = first.saturating_add(size);
+        Self { limit, what, size, end, next: first, free: VecDeque::new(), kept: BTreeMap::new() }
     }
 
     /// Keeps places for those who had them.
     pub(super) fn keep(&mut self, kept: impl Iterator<Item = (Identity, u32)>) {
-        self.kept = kept.filter(|(_, place)| *place < self.size).collect();
+        self.kept = kept.filter(|(_, place)| *place < self.end).collect();
         let kept: BTreeSet<u32> = self.kept.values().copied().collect();
         let first = self.next;
         self.next = kept.last().map_or(first, |last| last + 1);
@@ -69,7 +71,7 @@ impl Places {
 
     /// The next one.
     pub(super) fn next(&mut self) -> Result<u32, Full> {
-        if self.next < self.size {
+        if self.next < self.end {
             self.next += 1;
             return Ok(self.next - 1);
         }

@@ -1,6 +1,6 @@
 use std::num::NonZeroU16;
 
-use lb_driver::model::{Check, LoadBalancer, Protocol, Version};
+use lb_driver::model::{Check, LoadBalancer, MacAddr, Protocol, Version};
 use proptest::{prelude::*, sample};
 
 use super::*;
@@ -56,10 +56,11 @@ fn state() -> impl Strategy<Value = State> {
 }
 
 /// Addresses with an odd end are ill.
-fn odd_are_ill(_: &Pool, member: &Member) -> Verdict {
+fn odd_are_ill(_: &Pool, member: &Member) -> Standing {
     match member.address {
-        IpAddr::V4(v4) if v4.octets()[3] % 2 == 1 => Err("odd".to_owned()),
-        _ => Ok(()),
+        IpAddr::V4(v4) if v4.octets()[3] % 4 == 1 => Standing::Down,
+        IpAddr::V4(v4) if v4.octets()[3] % 4 == 3 => Standing::Unwell,
+        _ => Standing::Well,
     }
 }
 
@@ -71,7 +72,9 @@ fn whole(tables: &Tables) -> Result<(), TestCaseError> {
     }
     for slots in tables.rings.values() {
         for slot in slots.iter() {
-            prop_assert!(tables.members.contains_key(slot));
+            let member = tables.members.get(slot);
+            // one that is unwell is in a ring until that is swapped
+            prop_assert!(member.is_some_and(|member| member.mac.is_some()), "slot {}: {:?}", slot, member);
         }
     }
     Ok(())
@@ -158,9 +161,12 @@ proptest! {
                     let known = taken.entry((slot, wanted.members[&slot].generation)).or_insert(machine.clone());
                     prop_assert_eq!(&*known, &machine);
                     let in_ring = book.ring(owner).contains(&slot);
-                    let takes = member.mac.is_some() && odd_are_ill(pool, member).is_ok();
+                    let takes = member.mac.is_some() && odd_are_ill(pool, member) != Standing::Down;
                     prop_assert_eq!(wanted.members[&slot].mac.is_some(), takes);
-                    prop_assert_eq!(in_ring, takes && !member.draining && member.weight > 0);
+                    let well = member.mac.is_some() && odd_are_ill(pool, member) == Standing::Well;
+                    prop_assert_eq!(wanted.members[&slot].well, well);
+                    prop_assert_eq!(wanted.places[&slot].alive, well, "whom the next process takes for well");
+                    prop_assert_eq!(in_ring, well && !member.draining && member.weight > 0);
                 }
             }
         }
@@ -177,9 +183,35 @@ fn a_full_table_is_named() {
         affinity: Affinity::None,
     };
     let state = State { load_balancers: BTreeMap::from([(owner("a"), balancer)]), ..State::default() };
-    let error = Book::new(limits, vec![]).tables(&state, |_, _| Ok(())).unwrap_err();
+    let error = Book::new(limits, vec![]).tables(&state, |_, _| Standing::Well).unwrap_err();
     assert_eq!(
         error.to_string(),
         "limits.source_ranges is 1: the state has more source ranges; raise it in the configuration and restart"
     );
+}
+
+#[test]
+fn the_limits_that_are_told_can_be_reached() {
+    let limits = Limits { listeners: 16, pools: 2, members: 4, source_ranges: 16, ..Limits::default() };
+    let told = Book::new(limits, vec![]).limits();
+    let member = |n| Member { address: [192, 168, 77, n].into(), mac: None, weight: 1, draining: false };
+    let pool = |first| Pool {
+        members: [first, first + 1].map(|n| (format!("w{n}"), member(n))).into(),
+        checks: BTreeSet::new(),
+    };
+    let balancer = |n: u8| LoadBalancer {
+        vip: [203, 0, 113, n].into(),
+        listeners: BTreeMap::from([(endpoint(80), owner("p1"))]),
+        source_ranges: BTreeSet::from([IpNetwork::new([10, n, 0, 0].into(), 16).unwrap()]),
+        affinity: Affinity::None,
+    };
+    let state = State {
+        pools: BTreeMap::from([(owner("p1"), pool(1)), (owner("p2"), pool(3))]),
+        load_balancers: (0..16).map(|n| (owner(&format!("lb{n}")), balancer(n))).collect(),
+        ..State::default()
+    };
+    let room = |most: Option<u32>| usize::try_from(most.unwrap()).unwrap();
+    assert_eq!((room(told.load_balancers), room(told.listeners), room(told.source_ranges)), (16, 16, 16));
+    assert_eq!((room(told.pools), room(told.members)), (2, 4));
+    Book::new(limits, vec![]).tables(&state, |_, _| Standing::Well).unwrap();
 }

@@ -97,6 +97,42 @@ fn new_flows_fall_as_the_ring_says_and_are_counted() {
 }
 
 #[test]
+fn a_list_of_flows_says_where_an_instance_sends_them_that_does_not_know_them() {
+    let (mut bench, mut other) = (Bench::new(3), Bench::new(3));
+    for port in 1000..1400 {
+        bench.goes_to(&tcp(port).0).unwrap();
+        bench.goes_to(&Frame::v6("2001:db8:51::9", VIP6).udp(port, 53, b"")).unwrap();
+    }
+    assert_eq!(bench.engine.flows().unwrap().iter().filter(|flow| flow.ring.is_some()).count(), 0);
+    for bench in [&mut bench, &mut other] {
+        bench.members(|members| {
+            members.insert("m4".to_owned(), member(4));
+            members.get_mut("m1").unwrap().draining = true;
+        });
+    }
+    let flows = bench.engine.flows().unwrap();
+    assert_eq!(flows.len(), 800);
+    let (mut here, mut there) = (0, 0);
+    for flow in flows {
+        let (port, said) = (flow.client.port(), flow.ring.as_ref().unwrap_or(&flow.member));
+        let frame = match flow.vip.is_ipv4() {
+            true => tcp(port).1,
+            false => Frame::v6("2001:db8:51::9", VIP6).udp(port, 53, b""),
+        };
+        assert_eq!(bench.goes_to(&frame).unwrap().to_string(), flow.member[1..], "{flow:?}");
+        assert_eq!(other.goes_to(&frame).unwrap().to_string(), said[1..], "{flow:?}");
+        here += u32::from(flow.ring.is_none());
+        there += u32::from(flow.ring.is_some());
+    }
+    assert!(here > 250 && there > 250, "{here} {there}");
+    // a member that is gone has no flows, and what the ring said of them is what holds
+    bench.members(|members| {
+        members.remove("m1");
+    });
+    assert!(bench.engine.flows().unwrap().iter().all(|flow| flow.member != "m1"));
+}
+
+#[test]
 fn two_instances_choose_alike() {
     let (one, other) = (Bench::new(5), Bench::new(5));
     for port in 0..1000 {
@@ -164,10 +200,55 @@ fn members_without_weight_keep_their_flows_and_dead_ones_lose_them() {
             "{port}: {member} to {now}"
         );
     }
-    // back, it takes new flows; those that moved on stay where they are
+    let anew = began.iter().find(|(_, member)| **member == 1).map(|(port, _)| *port).unwrap();
+    let other = bench.goes_to(&opening(anew)).unwrap();
+    // back, it has its connections again, which nobody else had; what began anew elsewhere stays there
     bench.members(|members| members.extend([("m1".to_owned(), member(1))]));
-    for port in began.keys().filter(|port| began[port] == 1) {
-        assert_ne!(bench.goes_to(&tcp(*port).1), Ok(1));
+    for (port, member) in &began {
+        let expected = if *port == anew { other } else { *member };
+        assert_eq!(bench.goes_to(&tcp(*port).1), Ok(expected), "{port}");
+    }
+    // one that leaves does not come back to them
+    bench.members(|members| members.retain(|name, _| name != "m1"));
+    let moved =
+        |bench: &Bench| began.keys().map(|port| bench.goes_to(&tcp(*port).1).unwrap()).collect::<Vec<_>>();
+    let now = moved(&bench);
+    bench.members(|members| members.extend([("m1".to_owned(), member(1)), ("m4".to_owned(), member(4))]));
+    assert_eq!(moved(&bench), now);
+}
+
+#[test]
+fn datagrams_stay_where_they_went_when_their_member_was_down() {
+    let mut bench = Bench::new(3);
+    let udp = |port: u16| Frame::v4(CLIENT, VIP).udp(port, 53, b"");
+    let began: Vec<u16> = (10_000..10_400).filter(|port| bench.goes_to(&udp(*port)) == Ok(1)).collect();
+    bench.members(|members| members.get_mut("m1").unwrap().mac = None);
+    let went: Vec<_> = began.iter().map(|port| bench.goes_to(&udp(*port)).unwrap()).collect();
+    assert!(went.len() > 50 && !went.contains(&1));
+    bench.members(|members| members.extend([("m1".to_owned(), member(1))]));
+    let now: Vec<_> = began.iter().map(|port| bench.goes_to(&udp(*port)).unwrap()).collect();
+    assert_eq!(now, went);
+}
+
+/// The first packet of another flow on the same ports.
+fn opening(port: u16) -> Vec<u8> {
+    Frame::v4(CLIENT, VIP).tcp(port, 80, frames::SYN, u32::from(port) + 1)
+}
+
+#[test]
+fn a_new_flow_on_old_ports_has_nothing_of_the_old_one() {
+    let mut bench = Bench::new(3);
+    let began: Vec<u16> = (10_000..10_400).filter(|port| bench.goes_to(&tcp(*port).0) == Ok(1)).collect();
+    bench.members(|members| members.get_mut("m1").unwrap().draining = true);
+    assert!(began.len() > 50);
+    for port in began {
+        // a processor remembers what the last packets of a flow met
+        for _ in 0..3 {
+            assert_eq!(bench.goes_to(&tcp(port).1), Ok(1));
+        }
+        let other = bench.goes_to(&opening(port)).unwrap();
+        assert_ne!(other, 1);
+        assert_eq!(bench.goes_to(&tcp(port).1), Ok(other), "port {port}");
     }
 }
 
@@ -238,21 +319,6 @@ fn after_a_flood_flows_are_recorded_again() {
     assert_eq!(bench.goes_to(&tcp(flooded.0).1), Err(DROP));
 }
 
-/// `flow_hash` and `client_hash` of bpf/choose.h.
-fn hash(key: &[u8; 40], client_only: bool) -> u64 {
-    const FACTORS: [u64; 5] = [
-        0x9e37_79b9_7f4a_7c15,
-        0xc2b2_ae3d_27d4_eb4f,
-        0x1656_67b1_9e37_79f9,
-        0x27d4_eb2f_1656_67c5,
-        0xff51_afd7_ed55_8ccd,
-    ];
-    let words = key.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap()));
-    let share = |(word, factor): (u64, u64)| (word ^ word >> 32).wrapping_mul(factor);
-    let sum = words.zip(FACTORS).take(if client_only { 2 } else { 5 }).map(share).fold(0, u64::wrapping_add);
-    (sum ^ sum >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
-}
-
 /// The place of a flow in a ring of this size.
 fn place(
     client: IpAddr,
@@ -272,7 +338,7 @@ fn place(
     key[32..34].copy_from_slice(&ports[0].to_be_bytes());
     key[34..36].copy_from_slice(&ports[1].to_be_bytes());
     key[36..38].copy_from_slice(&[protocol, if vip.is_ipv4() { 4 } else { 6 }]);
-    (hash(&key, client_only) >> 32) as usize % size
+    ake_xdp::hash::place(&key, client_only, size).unwrap()
 }
 
 #[test]

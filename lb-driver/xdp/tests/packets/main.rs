@@ -9,5 +9,7 @@ mod flows;
 mod fragments;
 mod frames;
 mod fuzz;
+mod health;
 mod neighbours;
 mod states;
+mod table;

@@ -69,7 +69,7 @@ impl<'a> Api<'a> {
             ca: ca.ca.clone().into(),
             certificate: client.client.0.clone().into(),
             key: client.client.1.clone().into(),
-            timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(30),
         };
         Self { world, driver: XdpDriver::new(&settings).unwrap() }
     }
@@ -97,6 +97,13 @@ impl<'a> Api<'a> {
 
 pub(crate) fn write_config(world: &World, certificates: &Certificates) -> PathBuf {
     write_config_of(world, certificates, "balancer", "")
+}
+
+/// Checks that wait for an answer through pauses of the test itself.
+pub(crate) fn patient(config: &Path, timeout_ms: u32) {
+    let text = fs::read_to_string(config).unwrap();
+    assert!(text.contains("timeout_ms = 200"), "{text}");
+    fs::write(config, text.replace("timeout_ms = 200", &format!("timeout_ms = {timeout_ms}"))).unwrap();
 }
 
 /// The configuration of one of the balancers, with something more at its end.

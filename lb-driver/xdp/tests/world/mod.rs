@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "no test uses everything")]
 
 pub(crate) mod control;
+pub(crate) mod pair;
 
 use std::{
     fs::{self, File},
@@ -11,6 +12,7 @@ use std::{
     os::unix::{fs::chown, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -45,10 +47,15 @@ pub(crate) struct World {
     prefix: String,
     namespaces: Vec<String>,
     pub(crate) folder: tempfile::TempDir,
+    /// Tests of one file take turns: whoever starts a program beside a copy that is being written keeps it from running.
+    _turn: MutexGuard<'static, ()>,
 }
+
+static TURN: Mutex<()> = Mutex::new(());
 
 impl World {
     pub(crate) fn new() -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().unwrap();
         // as `ake-xdp prepare` leaves it
         for pins in PINS {
@@ -57,7 +64,7 @@ impl World {
             chown(&pins, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let prefix = format!("ake-xdp-{}", std::process::id());
-        let mut world = Self { prefix, namespaces: Vec::new(), folder };
+        let mut world = Self { prefix, namespaces: Vec::new(), folder, _turn: turn };
         for name in ["client", "switch"].into_iter().chain(STATIONS.map(|station| station.0)) {
             let namespace = world.namespace(name);
             run(&format!("ip netns add {namespace}"));
@@ -140,20 +147,19 @@ impl World {
         Server::start(member, listener)
     }
 
-    /// Answers datagrams to the VIP with themselves; ends after a second without any.
-    pub(crate) fn echo(&self, member: &'static str) -> thread::JoinHandle<()> {
+    /// Answers datagrams to the VIP with themselves, for as long as the test lasts.
+    pub(crate) fn echo(&self, member: &'static str) {
         let socket = self.inside(member, || UdpSocket::bind((VIP, PORT)).unwrap());
-        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         thread::spawn(move || {
             let mut datagram = [0; 64];
             while let Ok((length, from)) = socket.recv_from(&mut datagram) {
                 let _ = socket.send_to(&datagram[..length], from);
             }
-        })
+        });
     }
 
     pub(crate) fn connect(&self, vip: &str) -> std::io::Result<Client> {
-        self.connect_within(vip, Duration::from_secs(2))
+        self.connect_within(vip, Duration::from_secs(10))
     }
 
     /// Whether nobody answers; a repetition of the first packet is not waited for.
@@ -162,9 +168,14 @@ impl World {
     }
 
     fn connect_within(&self, vip: &str, time: Duration) -> std::io::Result<Client> {
+        self.connect_from("client", vip, time)
+    }
+
+    /// As [`connect`](Self::connect), from one of the other stations.
+    pub(crate) fn connect_from(&self, name: &str, vip: &str, time: Duration) -> std::io::Result<Client> {
         let address = SocketAddr::new(vip.parse::<IpAddr>().unwrap(), PORT);
-        let stream = self.inside("client", move || TcpStream::connect_timeout(&address, time))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let stream = self.inside(name, move || TcpStream::connect_timeout(&address, time))?;
+        stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
         assert_eq!(stream.peer_addr().unwrap(), address);
         Ok(Client { stream: BufReader::new(stream) })
     }
@@ -361,9 +372,9 @@ fn capabilities() -> String {
 }
 
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !holds() {
-        assert!(Instant::now() < deadline, "not within 10 s: {what}");
+        assert!(Instant::now() < deadline, "not within 120 s: {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }

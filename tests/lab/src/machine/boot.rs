@@ -32,7 +32,7 @@ pub(crate) fn supervise(dirs: &Dirs, id: &str) -> Result<ExitCode> {
         let nspawn = nspawn.id() as i32;
         // /dev is made anew at each boot.
         let mut leader = None;
-        eventually(Duration::from_secs(20), || {
+        eventually(Duration::from_secs(120), || {
             leader = procs::inits_below(nspawn).first().copied();
             leader.is_some() || !procs::parents().contains_key(&nspawn)
         });

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use ake_lab::balancers::Balancers;
 use ake_lab::cage::{self, Cage};
 use ake_lab::{Dirs, network, shell};
 use serde_json::Value;
@@ -34,7 +35,7 @@ impl Lab {
     /// The cage and the network.
     pub(crate) fn up(name: &str) -> Self {
         let lab = Self::empty(name);
-        network::up(&lab.cage).unwrap();
+        network::up(&lab.cage, Balancers::One).unwrap();
         lab
     }
 

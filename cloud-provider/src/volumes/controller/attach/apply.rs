@@ -12,7 +12,11 @@ use super::{
     },
     plan::Step,
 };
-use crate::{cluster::Key, volumes::CONTEXT_SIZE};
+use crate::{
+    cluster::Key,
+    steps::{self, Kind},
+    volumes::CONTEXT_SIZE,
+};
 
 pub(super) async fn apply(
     context: &Context,
@@ -22,46 +26,51 @@ pub(super) async fn apply(
 ) -> Result<(), Error> {
     match step {
         Step::MarkVolume => {
-            change_finalizers(context, &seen.volume, None, |all| {
+            let marked = change_finalizers(context, &seen.volume, None, |all| {
                 if !all.iter().any(|finalizer| finalizer == ATTACHER_FINALIZER) {
                     all.push(ATTACHER_FINALIZER.to_owned());
                 }
-            })
-            .await
+            });
+            steps::take(Kind::MarkPersistentVolume, marked).await
         }
-        Step::Mark { server } => {
-            let mut finalizers = seen.finalizers.clone();
-            if !seen.has_finalizer() {
-                finalizers.push(ATTACHER_FINALIZER.to_owned());
-            }
-            let patch = json!({"metadata": {
-                "resourceVersion": seen.version,
-                "finalizers": finalizers,
-                "annotations": {NODE_ID: server},
-            }});
-            let changed = context.cluster.merge::<VolumeAttachment>(None, &key.name, &patch).await?;
-            context.attachments.absorb(changed);
-            Ok(())
-        }
+        Step::Mark { server } => steps::take(Kind::MarkAttachment, mark(context, key, seen, server)).await,
         Step::Attach { volume, server } => {
-            let attached = context.cloud.attach(volume, server).await?;
+            let attached = steps::take(Kind::AttachVolume, context.cloud.attach(volume, server)).await?;
             let status = json!({"attached": true, "attachmentMetadata": publish_context(&attached, server), "attachError": null});
-            write_status(context, key, status).await
+            steps::take(Kind::SetAttached, write_status(context, key, status)).await
         }
-        Step::Detach { volume, server } => Ok(context.cloud.detach(volume, server).await?),
-        Step::Unmark => {
-            let finalizers: Vec<_> =
-                seen.finalizers.iter().filter(|found| *found != ATTACHER_FINALIZER).collect();
-            let patch = json!({"metadata": {"resourceVersion": seen.version, "finalizers": finalizers}});
-            match context.cluster.merge::<VolumeAttachment>(None, &key.name, &patch).await {
-                Ok(_) => {}
-                Err(error) if error.is_not_found() => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
-            let status = json!({"attached": false, "detachError": null, "attachmentMetadata": null});
-            write_status(context, key, status).await
+        Step::Detach { volume, server } => {
+            Ok(steps::take(Kind::DetachVolume, context.cloud.detach(volume, server)).await?)
         }
+        Step::Unmark => steps::take(Kind::UnmarkAttachment, unmark(context, key, seen)).await,
     }
+}
+
+async fn mark(context: &Context, key: &Key, seen: &AttachmentView, server: &str) -> Result<(), Error> {
+    let mut finalizers = seen.finalizers.clone();
+    if !seen.has_finalizer() {
+        finalizers.push(ATTACHER_FINALIZER.to_owned());
+    }
+    let patch = json!({"metadata": {
+        "resourceVersion": seen.version,
+        "finalizers": finalizers,
+        "annotations": {NODE_ID: server},
+    }});
+    let changed = context.cluster.merge::<VolumeAttachment>(None, &key.name, &patch).await?;
+    context.attachments.absorb(changed);
+    Ok(())
+}
+
+async fn unmark(context: &Context, key: &Key, seen: &AttachmentView) -> Result<(), Error> {
+    let finalizers: Vec<_> = seen.finalizers.iter().filter(|found| *found != ATTACHER_FINALIZER).collect();
+    let patch = json!({"metadata": {"resourceVersion": seen.version, "finalizers": finalizers}});
+    match context.cluster.merge::<VolumeAttachment>(None, &key.name, &patch).await {
+        Ok(_) => {}
+        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let status = json!({"attached": false, "detachError": null, "attachmentMetadata": null});
+    write_status(context, key, status).await
 }
 
 /// What the node is told: where Nova believes the disk to be, as cloud-provider-openstack does, and its size.

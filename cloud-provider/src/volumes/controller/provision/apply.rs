@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     cluster::Key,
+    steps::{self, Kind},
     volumes::{DRIVER, ZONE_KEY},
 };
 
@@ -31,23 +32,24 @@ pub(super) async fn provision(
     claim: &ClaimView,
     wanted: &Wanted,
 ) -> Result<(), Error> {
-    let volume = context
-        .cloud
-        .create(NewVolume {
-            name: wanted.name.clone(),
-            size: wanted.gib,
-            volume_type: wanted.volume_type.clone(),
-            availability_zone: wanted.zone.clone(),
-            metadata: cloud::metadata(key, &wanted.name, &wanted.reclaim_policy),
-        })
-        .await?;
+    let new = NewVolume {
+        name: wanted.name.clone(),
+        size: wanted.gib,
+        volume_type: wanted.volume_type.clone(),
+        availability_zone: wanted.zone.clone(),
+        metadata: cloud::metadata(key, &wanted.name, &wanted.reclaim_policy),
+    };
+    let volume = steps::take(Kind::CreateVolume, context.cloud.create(new)).await?;
     let object = persistent_volume(key, claim, wanted, &volume, context.cloud.cluster());
-    match context.cluster.create(&object).await {
-        Ok(made) => context.volumes.absorb(made),
-        Err(error) if error.is_already_exists() => {}
-        Err(error) => return Err(error.into()),
-    }
-    Ok(())
+    let told = async {
+        match context.cluster.create(&object).await {
+            Ok(made) => context.volumes.absorb(made),
+            Err(error) if error.is_already_exists() => {}
+            Err(error) => return Err(Error::from(error)),
+        }
+        Ok(())
+    };
+    steps::take(Kind::CreatePersistentVolume, told).await
 }
 
 /// The claim has gone: so does the volume that was begun for it, unless it has become a PersistentVolume.
@@ -58,7 +60,7 @@ pub(super) async fn abandon(context: &Context, uid: &str) -> Result<(), Error> {
     }
     if let Some(volume) = context.cloud.find(&name).await? {
         tracing::info!(volume = volume.id, name, "its claim has gone before it was made");
-        context.cloud.delete(&volume.id).await?;
+        steps::take(Kind::DeleteVolume, context.cloud.delete(&volume.id)).await?;
     }
     Ok(())
 }

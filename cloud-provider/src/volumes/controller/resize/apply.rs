@@ -11,7 +11,10 @@ use super::{
     super::{Context, Error, view::PersistentView},
     plan::{NODE_PENDING, Step},
 };
-use crate::cluster::Key;
+use crate::{
+    cluster::Key,
+    steps::{self, Kind},
+};
 
 pub(super) async fn apply(
     context: &Context,
@@ -22,14 +25,14 @@ pub(super) async fn apply(
 ) -> Result<(), Error> {
     match step {
         Step::Grow { gib } => {
-            context.cloud.grow(&volume.handle, *gib).await?;
+            steps::take(Kind::GrowVolume, context.cloud.grow(&volume.handle, *gib)).await?;
         }
         Step::WriteCapacity { gib } => {
             let patch = json!({"spec": {"capacity": {"storage": format!("{gib}Gi")}}});
-            let changed = context.cluster.merge::<PersistentVolume>(None, name, &patch).await?;
-            context.volumes.absorb(changed);
+            let told = context.cluster.merge::<PersistentVolume>(None, name, &patch);
+            context.volumes.absorb(steps::take(Kind::SetCapacity, told).await?);
         }
-        Step::HandToNode => hand_to_node(context, key).await?,
+        Step::HandToNode => steps::take(Kind::HandToNode, hand_to_node(context, key)).await?,
     }
     Ok(())
 }

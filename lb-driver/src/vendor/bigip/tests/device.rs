@@ -1,6 +1,11 @@
 use ake_bigip::Fault;
+use serde_json::json;
 
 use super::*;
+use crate::{
+    driver::DriverError,
+    fit::{Fitted, fit_to},
+};
 
 /// A device, or a pair, and a driver of it.
 struct Bench {
@@ -50,6 +55,12 @@ impl Bench {
         self.driver.read().await.unwrap()
     }
 
+    /// What of a state the device can hold now.
+    async fn fitted(&self, wanted: &State) -> Fitted {
+        let held = self.driver.read().await.unwrap();
+        fit_to(&self.driver, wanted, &held)
+    }
+
     fn writes(&self) -> Vec<String> {
         let log = self.device.take_log();
         log.into_iter().filter(|line| !line.starts_with("GET ") && !line.contains("/authn/login")).collect()
@@ -77,11 +88,8 @@ async fn everything_and_back_to_nothing() {
     assert_eq!(bench.bring(&nothing).await, nothing);
     assert_eq!(bench.device.paths("ltm/node"), Vec::<String>::new());
     assert_eq!(bench.device.paths("auth/partition"), ["ake_state"]);
-    bench
-        .device
-        .elsewhere("DELETE", "ltm/data-group/internal/~ake_state~version-1-8", serde_json::json!({}))
-        .unwrap();
-    bench.device.elsewhere("DELETE", "auth/partition/ake_state", serde_json::json!({})).unwrap();
+    bench.device.elsewhere("DELETE", "ltm/data-group/internal/~ake_state~version-1-8", json!({})).unwrap();
+    bench.device.elsewhere("DELETE", "auth/partition/ake_state", json!({})).unwrap();
     assert_eq!(bench.device.snapshot(), before);
     bench.driver.close().await.unwrap();
     assert_eq!(bench.device.tokens(), 0, "no token is left behind");
@@ -110,10 +118,9 @@ async fn an_older_state_and_a_late_writer_are_refused() {
 async fn what_others_have_stays_theirs() {
     let bench = Bench::new().await;
     bench.bring(&everything(7)).await;
-    let theirs = serde_json::json!({"name": "theirs", "partition": "ake-p1", "monitor": "/Common/tcp"});
+    let theirs = json!({"name": "theirs", "partition": "ake-p1", "monitor": "/Common/tcp"});
     bench.device.elsewhere("POST", "ltm/pool", theirs).unwrap();
-    let theirs =
-        serde_json::json!({"name": "theirs", "destination": "/Common/203.0.113.99:80", "ipProtocol": "tcp"});
+    let theirs = json!({"name": "theirs", "destination": "/Common/203.0.113.99:80", "ipProtocol": "tcp"});
     bench.device.elsewhere("POST", "ltm/virtual", theirs).unwrap();
     let wanted = State { version: Version { epoch: 1, number: 8 }, ..State::default() };
     assert_eq!(bench.bring(&wanted).await, wanted);
@@ -138,10 +145,141 @@ async fn what_others_have_stays_theirs() {
 #[tokio::test]
 async fn a_partition_of_others_is_not_ours() {
     let bench = Bench::new().await;
-    bench.device.elsewhere("POST", "auth/partition", serde_json::json!({"name": "ake-p1"})).unwrap();
+    bench.device.elsewhere("POST", "auth/partition", json!({"name": "ake-p1"})).unwrap();
     bench.driver.read().await.unwrap();
     let error = bench.driver.apply(&everything(1), &[]).await.unwrap_err().to_string();
     assert!(error.contains("partition ake-p1: it is there and not ours"), "{error}");
+}
+
+/// A project with one load balancer of its own.
+fn of_project(project: &str, vip: &str, node: &str) -> State {
+    let name = |object: &str| Owner::new(project, "c", object).unwrap();
+    let pool = Pool { members: [("w0".to_owned(), member(node, 1))].into(), ..Pool::default() };
+    let balancer = LoadBalancer {
+        vip: vip.parse().unwrap(),
+        listeners: [(endpoint(Protocol::Tcp, 80), name("nodes"))].into(),
+        source_ranges: BTreeSet::new(),
+        affinity: Affinity::None,
+    };
+    State {
+        version: Version::default(),
+        pools: [(name("nodes"), pool)].into(),
+        load_balancers: [(name("web"), balancer)].into(),
+    }
+}
+
+/// Two projects, the second of which wants what is in the way of somebody.
+fn two_projects(number: u64) -> State {
+    let mut both = of_project("p1", "203.0.113.17", "192.168.77.20");
+    let other = of_project("p2", "203.0.113.33", "192.168.77.30");
+    both.pools.extend(other.pools);
+    both.load_balancers.extend(other.load_balancers);
+    State { version: Version { epoch: 1, number }, ..both }
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_of_one_load_balancer_keeps_that_one_off() {
+    for (collection, theirs, said) in [
+        (
+            "ltm/virtual",
+            json!({"name": "theirs", "destination": "/Common/203.0.113.33:443", "ipProtocol": "tcp"}),
+            "203.0.113.33: ltm/virtual-address /Common/203.0.113.33 has this address",
+        ),
+        (
+            "ltm/node",
+            json!({"name": "theirs", "address": "192.168.77.30"}),
+            "192.168.77.30: ltm/node /Common/theirs has this address",
+        ),
+        ("auth/partition", json!({"name": "ake-p2"}), "partition ake-p2: it is there and not ours"),
+    ] {
+        let bench = Bench::new().await;
+        bench.device.elsewhere("POST", collection, theirs).unwrap();
+        let fitted = bench.fitted(&two_projects(1)).await;
+        let refused: Vec<_> = fitted.refused.iter().map(|(owner, why)| (owner.to_string(), why)).collect();
+        let [(owner, why)] = &refused[..] else { panic!("{collection}: {refused:?}") };
+        assert_eq!(owner, "p2/c/web");
+        assert!(why.iter().any(|reason| reason.to_string() == said), "{why:?}\nlacks {said}");
+        assert!(fitted.state.load_balancers.keys().all(|owner| owner.project() == "p1"));
+        assert_eq!(bench.bring(&fitted.state).await, fitted.state);
+    }
+}
+
+#[tokio::test]
+async fn what_the_device_refuses_one_project_is_not_in_the_way_of_others() {
+    let taken = json!({"name": "theirs", "destination": "/Common/203.0.113.33:80", "ipProtocol": "tcp"});
+    for (collection, theirs, path, said) in [
+        ("ltm/virtual", taken, "~Common~theirs", "203.0.113.33"),
+        ("auth/partition", json!({"name": "ake-p2"}), "ake-p2", "partition ake-p2: "),
+    ] {
+        let bench = Bench::new().await;
+        bench.driver.read().await.unwrap();
+        // it comes after the look, so that nobody knows of it but the device
+        bench.device.elsewhere("POST", collection, theirs).unwrap();
+        let error = bench.driver.apply(&two_projects(1), &[]).await.unwrap_err();
+        let DriverError::RefusedInPart { reasons, .. } = &error else { panic!("{error}") };
+        assert!(reasons.keys().eq(["p2"]) && reasons["p2"].contains(said), "{reasons:?}");
+        let read = bench.driver.read().await.unwrap();
+        assert!(read.load_balancers.keys().map(Owner::project).eq(["p1"]), "{read:?}");
+        assert!(bench.device.saved(), "what was taken is saved");
+        // and with the next look it is known
+        let fitted = fit_to(&bench.driver, &two_projects(2), &read);
+        assert_eq!(fitted.refused.len(), 1);
+        bench.device.elsewhere("DELETE", &format!("{collection}/{path}"), json!({})).unwrap();
+        assert_eq!(bench.bring(&two_projects(3)).await, two_projects(3));
+    }
+}
+
+#[tokio::test]
+async fn what_others_made_in_our_partition_serves_us_and_stays_theirs() {
+    let bench = Bench::new().await;
+    let partition = json!({"name": "ake-p1", "description": "ake project p1"});
+    bench.device.elsewhere("POST", "auth/partition", partition).unwrap();
+    let profile = json!({"name": "by-hand", "partition": "ake-p1"});
+    bench.device.elsewhere("POST", "ltm/persistence/source-addr", profile).unwrap();
+    let theirs = json!({"name": "theirs", "partition": "ake-p1", "ipProtocol": "tcp",
+        "destination": "/ake-p1/203.0.113.17:8443"});
+    bench.device.elsewhere("POST", "ltm/virtual", theirs).unwrap();
+    let address = bench.device.object("ltm/virtual-address", "/ake-p1/203.0.113.17");
+    let wanted = two_projects(1);
+    assert_eq!(bench.bring(&wanted).await, wanted);
+    bench.writes();
+    assert_eq!(bench.bring(&wanted).await, wanted);
+    assert_eq!(bench.writes(), Vec::<String>::new(), "their address is as good as ours");
+    let nothing = State { version: Version { epoch: 1, number: 2 }, ..State::default() };
+    assert_eq!(bench.bring(&nothing).await, nothing);
+    assert_eq!(bench.device.object("ltm/virtual-address", "/ake-p1/203.0.113.17"), address);
+    assert_eq!(bench.device.paths("ltm/persistence/source-addr"), ["/ake-p1/by-hand"]);
+    assert_eq!(bench.device.paths("ltm/virtual"), ["/ake-p1/theirs"]);
+}
+
+#[tokio::test]
+async fn what_others_refer_to_stays_until_they_do_no_more() {
+    let bench = Bench::new().await;
+    assert_eq!(bench.bring(&two_projects(1)).await, two_projects(1));
+    let theirs = json!({"name": "theirs", "partition": "ake-p1", "ipProtocol": "tcp",
+        "destination": "/ake-p1/203.0.113.17:8443"});
+    bench.device.elsewhere("POST", "ltm/virtual", theirs).unwrap();
+    let nothing = |number| State { version: Version { epoch: 1, number }, ..State::default() };
+    assert_eq!(bench.bring(&nothing(2)).await, nothing(2));
+    assert_eq!(bench.device.paths("ltm/virtual-address"), ["/ake-p1/203.0.113.17"]);
+    bench.device.elsewhere("DELETE", "ltm/virtual/~ake-p1~theirs", json!({})).unwrap();
+    assert_eq!(bench.bring(&two_projects(3)).await, two_projects(3));
+    assert_eq!(bench.bring(&nothing(4)).await, nothing(4));
+    assert_eq!(bench.device.paths("auth/partition"), ["ake_state"]);
+}
+
+#[tokio::test]
+async fn a_token_that_ends_is_replaced_and_given_back() {
+    // within a minute of its end a token is not used any more, so each of these serves once
+    let device = Device::new(Options { token_seconds: 60, ..Options::default() });
+    let bench = Bench::of(device.clone(), vec![served(&device).await]);
+    assert_eq!(bench.bring(&everything(7)).await, everything(7));
+    assert_eq!(device.tokens(), 1);
+    let log = device.take_log();
+    let count = |prefix: &str| log.iter().filter(|line| line.starts_with(prefix)).count();
+    let logins = count("POST /mgmt/shared/authn/login");
+    assert!(logins > 10, "{logins}");
+    assert_eq!(count("DELETE /mgmt/shared/authz/tokens/"), logins - 1);
 }
 
 #[tokio::test]
@@ -216,6 +354,7 @@ async fn of_a_pair_the_active_unit_is_written_and_the_other_synced() {
     let wanted = everything(7);
     assert_eq!(bench.bring(&wanted).await, wanted);
     assert_eq!(one.snapshot(), two.snapshot());
+    assert!(one.saved() && two.saved(), "both start again with it");
     one.fail_over();
     two.take_log();
     let next = State { version: Version { epoch: 1, number: 8 }, ..State::default() };
