@@ -172,6 +172,26 @@ impl<'a> Cluster<'a> {
         Ok(self.lab.exec(server, &["sh", "-c", line])?.status.success())
     }
 
+    /// What a person looks at first where the cluster does not answer: nodes, pods, the latest warnings, and what the
+    /// balancers say of members. What cannot be read says why in its place.
+    #[must_use]
+    pub fn as_it_is(&self) -> String {
+        let or_why = |found: Result<String>| found.unwrap_or_else(|error| format!("{error:#}"));
+        let nodes = or_why(self.kubectl(&["get", "nodes,pods,services", "-A", "-o", "wide"]));
+        let warnings = ["get", "events", "-A", "--field-selector=type=Warning", "--sort-by=.lastTimestamp"];
+        let warnings = or_why(self.kubectl(&warnings));
+        let warnings: Vec<_> = warnings.lines().rev().take(20).collect();
+        let balancers = self.lab.balancers().iter();
+        let members =
+            balancers.map(|one| or_why(self.lab.status_of(one).map(|status| format!("{status:#}"))));
+        let members: Vec<_> = members.collect();
+        format!(
+            "{nodes}\nlatest warnings first:\n{}\nbalancers:\n{}",
+            warnings.join("\n"),
+            members.join("\n")
+        )
+    }
+
     /// Warnings that an object's Events tell, newest last.
     pub fn warnings(&self, kind: &str, name: &str) -> Result<Vec<String>> {
         let selector = format!("involvedObject.kind={kind},involvedObject.name={name},type=Warning");

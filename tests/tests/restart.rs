@@ -187,7 +187,8 @@ fn a_restart_with_nothing_changed_writes_nothing_and_breaks_no_flow() {
         wait_for("a pod with a volume", Duration::from_secs(300), || {
             let pods = cluster.get(&["pods", "-l", "app=data", "--field-selector=status.phase=Running"])?;
             Ok((!items(&pods).is_empty()).then_some(()))
-        })?;
+        })
+        .map_err(|error| error.context(cluster.as_it_is()))?;
         // What is looked for below is seen where there is something to see.
         let writes = logs.writes()?;
         for word in ["cinder: ", "POST /v2.1/servers/", "create persistentvolumes", "patch volumeattachments"]

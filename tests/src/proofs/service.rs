@@ -18,6 +18,7 @@ pub fn reachable(cluster: &Cluster<'_>, vip: IpAddr) -> Result<()> {
         let seen: Spread = probe(cluster.lab, &["spread", &target(vip, 80), "--count", "1"])?;
         Ok((seen.lost == 0).then_some(()))
     })
+    .map_err(|error| error.context(cluster.as_it_is()))
 }
 
 /// The answer carries the VIP as its source, TCP and UDP.
