@@ -271,20 +271,24 @@ pub fn spread(target: SocketAddr, path: &str, count: u32) -> Spread {
     seen
 }
 
-/// Round trips of small requests over one connection each: the time from SYN to the end of the answer.
-pub fn latency(target: SocketAddr, path: &str, count: usize) -> Latency {
-    let mut times: Vec<f64> = (0..count)
-        .filter_map(|_| {
-            let begun = Instant::now();
-            get(target, path).ok().map(|_| begun.elapsed().as_secs_f64() * 1e6)
-        })
-        .collect();
+/// Round trips of small requests over one connection each: the time from SYN to the end of the answer. Those without an
+/// answer are not counted; where none has one, the last one's complaint is the error.
+pub fn latency(target: SocketAddr, path: &str, count: usize) -> Result<Latency, String> {
+    let mut times = Vec::with_capacity(count);
+    let mut complaint = "no request".to_owned();
+    for _ in 0..count {
+        let begun = Instant::now();
+        match get(target, path) {
+            Ok(_) => times.push(begun.elapsed().as_secs_f64() * 1e6),
+            Err(said) => complaint = said,
+        }
+    }
+    if times.is_empty() {
+        return Err(format!("{target}: no answer to {count} requests for {path}, the last: {complaint}"));
+    }
     times.sort_by(f64::total_cmp);
-    let at = |share: f64| {
-        let place = (times.len() as f64 * share) as usize;
-        times.get(place.min(times.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
-    };
-    Latency { minimum: at(0.0), median: at(0.5), p99: at(0.99), count: times.len() }
+    let at = |share: f64| times[((times.len() as f64 * share) as usize).min(times.len() - 1)];
+    Ok(Latency { minimum: at(0.0), median: at(0.5), p99: at(0.99), count: times.len() })
 }
 
 /// A datagram and its answer: what it said, and from where it came.

@@ -170,7 +170,8 @@ fn main() -> anyhow::Result<()> {
             serde_json::to_string(&traffic::spread(target, &path, count.min(100_000)))?
         }
         Verb::Latency { target, path, count } => {
-            serde_json::to_string(&traffic::latency(target, &path, count.min(100_000)))?
+            let seen = traffic::latency(target, &path, count.min(100_000)).map_err(anyhow::Error::msg)?;
+            serde_json::to_string(&seen)?
         }
         Verb::First { target, path, seconds } => {
             match traffic::first_answer(target, &path, Duration::from_secs(seconds.min(600))) {

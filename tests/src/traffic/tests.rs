@@ -31,6 +31,16 @@ fn the_first_answer_comes_over_the_first_connection() {
 }
 
 #[test]
+fn round_trips_without_any_answer_say_what_was_in_the_way() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let complaint = latency(nobody, "/", 3).unwrap_err();
+    assert!(complaint.contains(&nobody.to_string()), "{complaint}");
+    assert!(complaint.contains("3 requests") && complaint.contains("refused"), "{complaint}");
+    let one = server(vec!["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]);
+    assert_eq!(latency(one, "/", 1).unwrap().count, 1);
+}
+
+#[test]
 fn a_loop_goes_on_until_it_is_calm() {
     let address = server(vec![
         "HTTP/1.1 200 OK\r\n\r\n",
