@@ -193,7 +193,7 @@ async fn redeem(config: &NodeConfig, deadline: Duration) -> Result<String, Error
 /// This machine's own addresses, one of each of the cluster's families in their order: a master's that all know, and those
 /// that packets to the API server or to a Service would leave from. An address may still be looked for in the first
 /// moments, so it is asked again until the deadline.
-async fn own_addresses(config: &NodeConfig, deadline: Duration) -> Result<Vec<IpAddr>, Error> {
+pub(super) async fn own_addresses(config: &NodeConfig, deadline: Duration) -> Result<Vec<IpAddr>, Error> {
     let known = config.own_master().map(|master| master.address);
     let mut addresses = Vec::new();
     for range in &config.service_ranges {
@@ -206,7 +206,12 @@ async fn own_addresses(config: &NodeConfig, deadline: Duration) -> Result<Vec<Ip
         let attempt = || std::future::ready(own_address(to, config.port));
         let end = Instant::now() + deadline;
         let found = attempt
-            .retry(ExponentialBuilder::default().with_max_delay(Duration::from_secs(1)).without_max_times())
+            .retry(
+                ExponentialBuilder::default()
+                    .with_min_delay(Duration::from_millis(100))
+                    .with_max_delay(Duration::from_secs(1))
+                    .without_max_times(),
+            )
             .when(|_| Instant::now() < end)
             .await;
         addresses.push(found.map_err(|source| Error::Address { to, source })?);
@@ -214,12 +219,29 @@ async fn own_addresses(config: &NodeConfig, deadline: Duration) -> Result<Vec<Ip
     Ok(addresses)
 }
 
-/// The address that packets to another one leave from. Connecting a UDP socket sends nothing.
-pub fn own_address(vip: IpAddr, port: u16) -> std::io::Result<IpAddr> {
-    let any: IpAddr = if vip.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
+/// The address that packets to another one leave from. Connecting a UDP socket sends nothing. As long as an IPv6 address is
+/// checked for duplicates (RFC 4862, section 5.4) the kernel takes what else there is, as `::1`: no node is known by that.
+pub fn own_address(to: IpAddr, port: u16) -> std::io::Result<IpAddr> {
+    let any: IpAddr = if to.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
     let socket = UdpSocket::bind((any, 0))?;
-    socket.connect((vip, port))?;
-    Ok(socket.local_addr()?.ip())
+    socket.connect((to, port))?;
+    let found = socket.local_addr()?.ip();
+    if reaches(found, to) {
+        return Ok(found);
+    }
+    let why = format!("packets to {to} would leave from {found}, which answers do not come back to");
+    Err(std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, why))
+}
+
+/// Whether an answer from there comes back: an address of this machine alone, or of one link, is for the like of it.
+fn reaches(from: IpAddr, to: IpAddr) -> bool {
+    let is_of_link = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    (!from.is_loopback() || to.is_loopback())
+        && (!is_of_link(from) || is_of_link(to))
+        && !from.is_unspecified()
 }
 
 /// The resolvers of a resolv.conf that others can use as well.

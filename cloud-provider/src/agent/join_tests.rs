@@ -127,3 +127,20 @@ fn resolvers_are_those_that_others_can_use() {
     let found: Vec<_> = resolvers(text).iter().map(ToString::to_string).collect();
     assert_eq!(found, ["192.168.77.1", "fd00:77::1"]);
 }
+
+#[test]
+fn answers_do_not_come_back_to_what_is_of_this_machine_or_link() {
+    for (from, to, wanted) in [
+        ("192.168.77.30", "203.0.113.1", true),
+        ("fd00:77::30", "fd00:96::", true),
+        ("127.0.0.1", "127.0.0.1", true),
+        ("fe80::1", "fe80::2", true),
+        ("::1", "fd00:96::", false),
+        ("127.0.0.1", "203.0.113.1", false),
+        ("fe80::1", "fd00:96::", false),
+        ("169.254.3.4", "203.0.113.1", false),
+        ("::", "fd00:96::", false),
+    ] {
+        assert_eq!(reaches(from.parse().unwrap(), to.parse().unwrap()), wanted, "{from} to {to}");
+    }
+}

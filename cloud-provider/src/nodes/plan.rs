@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
+use ipnetwork::IpNetwork;
+
 use super::{
     observe::ServerView,
     view::{NodeAddress, NodeView},
@@ -171,7 +173,8 @@ pub fn find<'a>(
 }
 
 /// What a Node's status shall say: kubelet's host name, the server's addresses, and of a kind that kubelet was
-/// told an address of, that one alone.
+/// told an address of, that one alone. The first is the one that pods on the host network have, so where kubelet was told
+/// none, the family of the pods' first range comes first: the order of a port's addresses is Neutron's, by chance.
 pub fn addresses(name: &str, node: &NodeView, server: &ServerView) -> Result<Vec<NodeAddress>, Mismatch> {
     let hostnames: Vec<NodeAddress> =
         node.addresses.iter().filter(|address| address.kind == "Hostname").cloned().collect();
@@ -180,7 +183,9 @@ pub fn addresses(name: &str, node: &NodeView, server: &ServerView) -> Result<Vec
         .iter()
         .map(|address| ("InternalIP", *address))
         .chain(server.external.iter().map(|address| ("ExternalIP", *address)));
-    let of_cloud: Vec<(&str, IpAddr)> = of_cloud.collect();
+    let mut of_cloud: Vec<(&str, IpAddr)> = of_cloud.collect();
+    let is_ipv4_first = node.pod_ranges.first().is_none_or(IpNetwork::is_ipv4);
+    of_cloud.sort_by_key(|(kind, address)| (*kind != "InternalIP", address.is_ipv4() != is_ipv4_first));
     let mut chosen: Vec<(&str, IpAddr)> = Vec::new();
     for provided in &node.provided {
         let Some(known) = of_cloud.iter().find(|(_, address)| address == provided) else {
@@ -325,5 +330,21 @@ mod tests {
         view.provided = vec!["10.0.0.9".parse().unwrap()];
         let error = addresses("w0", &view, &server("2", None, &["10.0.0.2"])).unwrap_err().to_string();
         assert!(error.contains("10.0.0.9") && error.contains("10.0.0.2"), "{error}");
+    }
+
+    #[test]
+    fn the_clusters_first_family_comes_first_whatever_neutron_says() {
+        let mut view = node(&[("Hostname", "w0")]);
+        for (ranges, first) in [
+            (vec![], "10.0.0.2"),
+            (vec!["10.240.0.0/24", "fd00:240::/64"], "10.0.0.2"),
+            (vec!["fd00:240::/64", "10.240.0.0/24"], "fd00::2"),
+        ] {
+            view.pod_ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+            for order in [["10.0.0.2", "fd00::2"], ["fd00::2", "10.0.0.2"]] {
+                let shown = addresses("w0", &view, &server("2", None, &order)).unwrap();
+                assert_eq!(shown[0].address, first, "{ranges:?} {order:?}");
+            }
+        }
     }
 }

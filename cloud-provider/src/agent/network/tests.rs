@@ -192,3 +192,19 @@ fn the_vip_comes_to_lo_and_goes() {
         assert!(run("ip address show dev lo").contains("127.0.0.1"));
     });
 }
+
+#[test]
+fn a_node_waits_for_its_ipv6_address_to_be_its_own() {
+    in_namespace(|| async {
+        let mut config = NodeConfig::parse(&dual_stack("worker").to_string()).unwrap();
+        config.vip = "192.168.77.1".parse().unwrap();
+        run("ip -6 address add fd00:77::30/64 dev eth0; ip -6 route add default via fd00:77::1 dev eth0");
+        assert!(
+            run("ip -6 address show dev eth0 tentative").contains("fd00:77::30"),
+            "checked for duplicates"
+        );
+        assert!(join::own_address("fd00:96::".parse().unwrap(), 6443).is_err(), "only ::1 is there yet");
+        let found = join::own_addresses(&config, Duration::from_secs(60)).await.unwrap();
+        assert_eq!(found, ["192.168.77.30", "fd00:77::30"].map(|a| a.parse::<IpAddr>().unwrap()));
+    });
+}
